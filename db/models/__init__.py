@@ -1,0 +1,51 @@
+"""Tables, one file per small group, and the records that are read from them."""
+
+from db.models.agents import Agent, AgentRecord, AgentVersion, AgentVersionRecord
+from db.models.api_keys import ApiKey, ApiKeyRecord
+from db.models.candles import DataSet, DataSetRecord, StoredCandle
+from db.models.columns import Base
+from db.models.decisions import Decision, DecisionRecord, ModelCall, ModelCallRecord
+from db.models.idempotency import IdempotencyKey, IdempotencyRecord
+from db.models.inbox import ActivityLog, ActivityRecord, Notification, NotificationRecord
+from db.models.results import ResultListed, ResultRecord, TestResult
+from db.models.sessions import SessionRecord, SessionStatus, TradingSession
+from db.models.steps import Step, StepRecord
+from db.models.trades import Trade, TradeRecord
+from db.models.users import User, UserRecord, UserSettings, UserSettingsRecord
+
+__all__ = [
+    "ActivityLog",
+    "ActivityRecord",
+    "Agent",
+    "AgentRecord",
+    "AgentVersion",
+    "AgentVersionRecord",
+    "ApiKey",
+    "ApiKeyRecord",
+    "Base",
+    "DataSet",
+    "DataSetRecord",
+    "Decision",
+    "DecisionRecord",
+    "IdempotencyKey",
+    "IdempotencyRecord",
+    "ModelCall",
+    "ModelCallRecord",
+    "Notification",
+    "NotificationRecord",
+    "ResultListed",
+    "ResultRecord",
+    "SessionRecord",
+    "SessionStatus",
+    "Step",
+    "StepRecord",
+    "StoredCandle",
+    "TestResult",
+    "Trade",
+    "TradeRecord",
+    "TradingSession",
+    "User",
+    "UserRecord",
+    "UserSettings",
+    "UserSettingsRecord",
+]
