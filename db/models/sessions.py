@@ -45,7 +45,6 @@ class SessionFields(Base):
     workflow_id: str = Field(unique=True)
     epoch: int = Field(default=0, sa_column_kwargs=default("0"))
     owner_run_id: str | None = None
-    owner_run_id: str | None = None
     cursor: int = Field(default=0, sa_column_kwargs=default("0"))
     last_seq: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=default("0"))
     last_event_at: OptionalTimestamp = None
