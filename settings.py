@@ -1,0 +1,201 @@
+"""The settings of each process, read once from the environment (or `.env`) and never changed.
+
+Nothing here falls back to a local server, key or simulator: what a process needs and does not
+get is named, and the process does not start. `alphalab up` sets all of it for its children.
+
+    SettingsError
+    ├── MissingSettings   needed and not given
+    └── InvalidSettings   given and unusable
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
+
+from cryptography.fernet import Fernet
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """The process cannot start with the settings it was given."""
+
+
+class MissingSettings(SettingsError):
+    """Settings are needed and not given."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(sorted(names))
+        super().__init__(
+            f"Missing settings: {', '.join(self.names)}. Set them in the environment or in .env; "
+            ".env.example says what each is for."
+        )
+
+
+class InvalidSettings(SettingsError):
+    """Settings are given and unusable; the message never repeats a value, it may be a secret."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        listed = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
+        super().__init__(f"Invalid settings: {listed}.")
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _without_slash(value: str) -> str:
+    return value.rstrip("/")
+
+
+def _fernet_keys(value: SecretStr) -> SecretStr:
+    try:
+        for key in value.get_secret_value().split(","):
+            Fernet(key.strip())
+    except ValueError:
+        raise ValueError("must be Fernet keys, separated by commas") from None
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Address = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_without_slash)]
+FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True, env_file=".env", env_ignore_empty=True, extra="ignore"
+    )
+
+
+class LogSettings(_Settings):
+    """What a process writes about itself."""
+
+    debug: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+
+class TemporalSettings(_Settings):
+    """Where Temporal is, and how its payloads are sealed."""
+
+    temporal_address: str
+    temporal_namespace: str = "alphalab"
+    temporal_task_queue: str = "alphalab"
+    temporal_api_key: SecretStr | None = None
+    temporal_tls: bool = False
+    temporal_payload_keys: SecretStr | None = None
+
+
+class DatabaseSettings(_Settings):
+    """Where PostgreSQL is; one login serves all three roles unless others are given."""
+
+    database_url: SecretStr
+    database_system_url: SecretStr | None = None
+    database_pool_size: int = Field(default=10, ge=1, le=200)
+
+
+class MigrationSettings(LogSettings, TemporalSettings):
+    """What `alphalab migrate` needs."""
+
+    database_url: SecretStr
+    database_owner_url: SecretStr | None = None
+
+    @property
+    def owner_url(self) -> str:
+        return (self.database_owner_url or self.database_url).get_secret_value()
+
+
+class ProcessSettings(LogSettings, DatabaseSettings, TemporalSettings):
+    """What the API and the worker both need."""
+
+    environment: Literal["production", "staging", "development"] = "production"
+    redis_url: SecretStr
+    encryption_key: FernetKeys
+    openrouter_base_url: Address = "https://openrouter.ai/api/v1"
+    openrouter_api_key: SecretStr | None = None
+    market_data_source: str | None = None
+    storage_bucket: str | None = None
+    public_url: Address
+
+    @property
+    def encryption_keys(self) -> tuple[str, ...]:
+        """The Fernet keys: the first encrypts, all decrypt."""
+        return tuple(key.strip() for key in self.encryption_key.get_secret_value().split(","))
+
+    @property
+    def is_development(self) -> bool:
+        return self.environment == "development"
+
+
+class ApiSettings(ProcessSettings):
+    """What `server.py` needs."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=5000, ge=1, le=65535)
+    clerk_jwks_url: Address
+    clerk_issuer: Address | None = None
+    clerk_authorized_parties: Words = ()
+    clerk_secret_key: SecretStr | None = None
+    clerk_webhook_secret: SecretStr | None = None
+    cors_origins: Words = ("http://localhost:3000",)
+    trusted_proxies: Words = ()
+    rate_limit_per_minute: int = Field(default=60, ge=1)
+    active_tests_free: int = Field(default=3, ge=1)
+    active_tests_pro: int = Field(default=20, ge=1)
+    active_tests_enterprise: int = Field(default=200, ge=1)
+
+    @property
+    def active_test_limits(self) -> Mapping[str, int] | None:
+        """How many tests a user may run at once, by plan; None in development: no limit."""
+        if self.is_development:
+            return None
+        return MappingProxyType(
+            {
+                "free": self.active_tests_free,
+                "pro": self.active_tests_pro,
+                "enterprise": self.active_tests_enterprise,
+            }
+        )
+
+
+class WorkerSettings(ProcessSettings):
+    """What `worker.py` needs."""
+
+    worker_max_activities: int = Field(default=50, ge=1)
+    worker_max_decisions: int = Field(default=64, ge=1)
+    worker_graceful_shutdown_seconds: float = Field(default=20.0, ge=0)
+    worker_deployment_name: str | None = None
+    worker_build_id: str | None = None
+
+
+AnySettings = TypeVar("AnySettings", bound=_Settings)
+
+
+def load(kind: type[AnySettings], **given: Any) -> AnySettings:
+    """Read one kind of settings; `given` wins over the environment. Raises `SettingsError`."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def api_settings() -> ApiSettings:
+    """The settings of the API. Raises `SettingsError`."""
+    return load(ApiSettings)
+
+
+def worker_settings() -> WorkerSettings:
+    """The settings of a worker. Raises `SettingsError`."""
+    return load(WorkerSettings)
+
+
+def _explained(error: ValidationError) -> SettingsError:
+    problems = {str(item["loc"][0]).upper(): item for item in error.errors(include_input=False)}
+    missing = [name for name, item in problems.items() if item["type"] == "missing"]
+    if missing:
+        return MissingSettings(missing)
+    return InvalidSettings({name: item["msg"] for name, item in problems.items()})

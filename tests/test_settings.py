@@ -1,0 +1,102 @@
+"""Settings come from the environment, are named when missing, and never show a secret."""
+
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from settings import (
+    ApiSettings,
+    InvalidSettings,
+    MissingSettings,
+    WorkerSettings,
+    api_settings,
+    worker_settings,
+)
+
+NEEDED_BY_BOTH = {
+    "DATABASE_URL": "postgresql://localhost/alphalab",
+    "REDIS_URL": "redis://localhost",
+    "TEMPORAL_ADDRESS": "localhost:7233",
+    "ENCRYPTION_KEY": Fernet.generate_key().decode(),
+    "PUBLIC_URL": "https://alphalab.example/",
+}
+NEEDED_BY_THE_API = {
+    **NEEDED_BY_BOTH,
+    "CLERK_JWKS_URL": "https://clerk.example/.well-known/jwks.json",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env
+    for kind in (ApiSettings, WorkerSettings):
+        for name in kind.model_fields:
+            monkeypatch.delenv(name.upper(), raising=False)
+
+
+def _set(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_api_names_everything_it_lacks():
+    with pytest.raises(MissingSettings) as caught:
+        api_settings()
+
+    assert caught.value.names == tuple(sorted(NEEDED_BY_THE_API))
+    assert "DATABASE_URL" in str(caught.value)
+
+
+def test_the_worker_names_everything_it_lacks():
+    with pytest.raises(MissingSettings) as caught:
+        worker_settings()
+
+    assert caught.value.names == tuple(sorted(NEEDED_BY_BOTH))
+
+
+@pytest.mark.parametrize("name", NEEDED_BY_THE_API)
+def test_an_empty_setting_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, name: str):
+    _set(monkeypatch, {**NEEDED_BY_THE_API, name: ""})
+
+    with pytest.raises(MissingSettings) as caught:
+        api_settings()
+
+    assert caught.value.names == (name,)
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, {**NEEDED_BY_THE_API, "CORS_ORIGINS": "https://a.example, https://b.example"})
+
+    assert api_settings().cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_several_encryption_keys_rotate(monkeypatch: pytest.MonkeyPatch):
+    new, old = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    _set(monkeypatch, {**NEEDED_BY_BOTH, "ENCRYPTION_KEY": f"{new}, {old}"})
+
+    assert worker_settings().encryption_keys == (new, old)
+
+
+def test_an_unusable_value_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, {**NEEDED_BY_BOTH, "ENCRYPTION_KEY": "my-secret-key"})
+
+    with pytest.raises(InvalidSettings) as caught:
+        worker_settings()
+
+    assert "ENCRYPTION_KEY" in str(caught.value)
+    assert "my-secret-key" not in str(caught.value)
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, {**NEEDED_BY_THE_API, "DATABASE_URL": "postgresql://me:hunter2@db/alphalab"})
+
+    assert "hunter2" not in repr(api_settings())
+
+
+def test_only_development_lifts_the_limit_of_active_tests(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, NEEDED_BY_THE_API)
+    assert api_settings().active_test_limits == {"free": 3, "pro": 20, "enterprise": 200}
+
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    assert api_settings().active_test_limits is None
