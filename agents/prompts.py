@@ -14,11 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from trading.simulation import FillTiming, Mode, Rules
-
 from agents.replies import storable
 from trading.candles import Candle, Timeframe
 from trading.orders import Position
+from trading.risk import (
+    ENGINE_MAX_LEVERAGE,
+    MIN_NOTIONAL,
+    MONK_ENTRY_INTERVAL_MS,
+    MONK_MAX_LOSS_PER_TRADE,
+    SAFETY_STOP_DISTANCE,
+)
+from trading.rules import FillTiming, Mode, Rules
 
 Message = dict[str, str]
 
@@ -127,25 +133,35 @@ def _limits(rules: Rules) -> str:
 
 
 def _limit_lines(rules: Rules) -> Iterable[str]:
-    yield "One position at a time; an order while one is open is rejected, except close."
-    yield f"Size: at most {_percent(rules.max_position_size)}% of equity."
-    if rules.allow_leverage:
-        yield f"Leverage: whole numbers, 1 to {rules.max_leverage:.0f}."
-    else:
-        yield "Leverage: 1."
+    yield "One position at a time: an entry while one is open is rejected."
+    yield (
+        f"Size: at most {_percent(rules.max_position_size)}% of equity, which is also what null "
+        f"means; an order worth less than {MIN_NOTIONAL:g} units of the quote currency is rejected."
+    )
+    yield f"Leverage: {_leverage(rules)}."
     yield f"Loss at the stop: at most {_percent(_loss_limit(rules))}% of equity; size is cut to it."
     if rules.mode is Mode.MONK:
-        yield "An entry without a stop is refused, and so is one less than 4 hours after the last."
+        yield (
+            "An entry without a stop is rejected, and so is one less than "
+            f"{MONK_ENTRY_INTERVAL_MS // 3_600_000} hours after the last."
+        )
     if rules.safety_mode:
-        yield "The stop is at most 2% from entry; a wider or missing one is set to that."
+        stop = _percent(SAFETY_STOP_DISTANCE)
+        yield f"The stop is at most {stop}% from entry; a wider or missing one is set to that."
+    yield from _guard_lines(rules)
     yield (
-        f"After a loss of {_percent(rules.max_daily_loss)}% in a day no entry is taken that day; "
-        f"a drawdown of {_percent(rules.max_total_drawdown)}% ends the test."
+        f"Each fill costs {_percent(rules.fee_rate)}% in fees; market and stop fills lose about "
+        f"{_percent(rules.slippage_rate)}% to slippage. {_FILLS[rules.fill_timing]}"
     )
-    yield (
-        f"Each fill costs {_percent(rules.fee_rate)}% in fees, and market and stop fills about "
-        f"{_percent(rules.slippage_rate)}% in slippage. {_FILLS[rules.fill_timing]}"
-    )
+
+
+def _guard_lines(rules: Rules) -> Iterable[str]:
+    if rules.max_daily_loss is not None:
+        yield f"After a loss of {_percent(rules.max_daily_loss)}% in a day, no entry on that day."
+    if rules.max_total_drawdown is not None:
+        yield f"A drawdown of {_percent(rules.max_total_drawdown)}% ends the test."
+    if rules.auto_stop_loss is not None:
+        yield f"A loss of {_percent(rules.auto_stop_loss)}% of the capital ends the test."
 
 
 _FILLS = {
@@ -154,10 +170,16 @@ _FILLS = {
 }
 
 
+def _leverage(rules: Rules) -> str:
+    if not rules.allow_leverage:
+        return "1"
+    return f"a whole number from 1 to {int(min(ENGINE_MAX_LEVERAGE, rules.max_leverage))}"
+
+
 def _loss_limit(rules: Rules) -> float:
-    return (
-        min(0.01, rules.max_loss_per_trade) if rules.mode is Mode.MONK else rules.max_loss_per_trade
-    )
+    if rules.mode is Mode.MONK:
+        return min(MONK_MAX_LOSS_PER_TRADE, rules.max_loss_per_trade)
+    return rules.max_loss_per_trade
 
 
 def _strategy(prompt: str) -> str:
