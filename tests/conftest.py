@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +12,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from db.engine import Database
 from local.servers import TEMPORAL_NAMESPACE, PostgresServer, RedisServer, TemporalServer
 
 SERVER_FIXTURES = {"postgres_url": "postgres", "redis_url": "redis", "temporal_address": "temporal"}
@@ -66,6 +67,13 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 
     upgrade(postgres_server.url)
     return postgres_server.url
+
+
+@pytest.fixture(scope="session")
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    database = Database.connect(postgres_url)
+    yield database
+    await database.dispose()
 
 
 @pytest.fixture
