@@ -1,13 +1,13 @@
 """Everything that the trading core refuses.
 
-    TradingError (ValueError)
-    ├── UnknownTimeframe
-    ├── UnknownAsset
-    ├── UnknownIndicator    the identifier
-    ├── InvalidFormula      the column at which it went wrong
-    ├── InvalidCandles      the first offending line, where there is one
-    ├── InvalidDecision
-    └── InvalidRules
+TradingError (ValueError)
+├── UnknownTimeframe
+├── UnknownAsset
+├── UnknownIndicator    the identifier
+├── InvalidFormula      the column at which it went wrong
+├── InvalidCandles      the first offending line, where there is one
+├── InvalidDecision
+└── InvalidRules
 """
 
 

@@ -45,7 +45,7 @@ class PendingOrder:
     decided_candle: int
     decided_time: int
     decided_close: float
-    terms: OrderTerms = OrderTerms()
+    terms: OrderTerms
     overrides: tuple[Override, ...] = ()
 
 
@@ -63,7 +63,7 @@ class Rejection:
 class Position:
     """`size` in base units and positive for both sides; fee, slippage and margin in quote units.
 
-    `margin` is `entry_price × size / leverage`.
+    `margin` is `entry_price * size / leverage`.
     """
 
     trade_number: int
@@ -108,7 +108,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trade:
-    """A position from entry to exit; `pnl_amount = gross_pnl − slippage_cost − fees`.
+    """A position from entry to exit; `pnl_amount = gross_pnl - slippage_cost - fees`.
 
     `gross_pnl` is what the prices without slippage would have earned, `pnl_fraction` the net
     result on the margin. `exit_time` is the candle's open for an exit at its open, else its

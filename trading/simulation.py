@@ -1,0 +1,440 @@
+"""One test as a fold: `advance` takes a state and a candle and returns the next state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.candles import Candle, CandleSeries
+from trading.decisions import Action, Decision, OrderTerms, Override
+from trading.execution import market_exit, opening_liquidation, protective_exit
+from trading.orders import (
+    ExitType,
+    PendingOrder,
+    Position,
+    Rejection,
+    RejectionReason,
+    Side,
+    Trade,
+)
+from trading.portfolio import (
+    GuardReason,
+    Moment,
+    SimulationState,
+    copy_state,
+    enter,
+    leave,
+    loss_since,
+    mark,
+    open_account,
+    remark,
+)
+from trading.risk import (
+    MONK_ENTRY_INTERVAL_MS,
+    Entry,
+    Refusal,
+    limit_terms,
+    needs_stop,
+    plan_entry,
+)
+from trading.rules import FillTiming, Intrabar, Mode, Rules
+
+__all__ = [
+    "Estimate",
+    "FillTiming",
+    "GuardReason",
+    "Intrabar",
+    "Mode",
+    "Replay",
+    "Rules",
+    "SimulationState",
+    "Step",
+    "Verdict",
+    "advance",
+    "close_out",
+    "decide",
+    "replay",
+    "start",
+    "withdraw",
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """What one candle did; `state` is the state after it. Not frozen for the state's reason.
+
+    At most one position opens and one closes within a candle; it may be the same one.
+    """
+
+    state: SimulationState
+    opened: Position | None = None
+    closed: Trade | None = None
+    rejected: Rejection | None = None
+
+    @property
+    def candle_index(self) -> int:
+        return self.state.next_candle - 1
+
+    @property
+    def equity(self) -> float:
+        return self.state.equity
+
+    @property
+    def drawdown(self) -> float:
+        return self.state.drawdown
+
+    @property
+    def ended(self) -> GuardReason | None:
+        return self.state.ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The entry as it would fill at the close at which it was decided."""
+
+    entry_price: float
+    size: float
+    leverage: float
+    stop_price: float | None
+    target_price: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a decision: an order for the next step, a rejection, or neither (a hold).
+
+    `overrides` are the changes as far as this close shows them; the position carries those that
+    its fill brought about.
+    """
+
+    state: SimulationState
+    order: PendingOrder | None = None
+    rejection: Rejection | None = None
+    overrides: tuple[Override, ...] = ()
+    estimate: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Replay:
+    """A whole test: one point of equity per candle stepped, and all that happened."""
+
+    equity: NDArray[np.float64]
+    trades: tuple[Trade, ...]
+    rejections: tuple[Rejection, ...]
+    state: SimulationState
+
+
+def start(rules: Rules) -> SimulationState:
+    return open_account(rules.starting_capital)
+
+
+def advance(state: SimulationState, candle: Candle, rules: Rules) -> Step:
+    """Steps the candle with index `state.next_candle`: fills, protection, mark, guards.
+
+    Pure. Not to be called once the state has `ended`.
+    """
+    account = copy_state(state)
+    step = Step(state=account)
+    position = account.position
+    if account.pending is not None or (position is not None and position.is_reached(candle)):
+        _trade(step, candle, rules)
+    account.next_candle += 1
+    mark(account, candle, rules)
+    _guard(step, candle, rules)
+    return step
+
+
+def _trade(step: Step, candle: Candle, rules: Rules) -> None:
+    order = step.state.pending
+    step.state.pending = None
+    now = Moment(time=candle.open_time, candle_index=step.state.next_candle)
+    if rules.fill_timing is FillTiming.CLOSE:
+        if order is not None:
+            then = Moment(time=order.decided_time, candle_index=order.decided_candle)
+            _fill(step, order, order.decided_close, then, rules)
+        _liquidate_at_open(step, candle, now, rules)
+    else:
+        _liquidate_at_open(step, candle, now, rules)
+        if order is not None:
+            _fill(step, order, candle.open, now, rules)
+    _protect(step, candle, now, rules)
+
+
+def _liquidate_at_open(step: Step, candle: Candle, now: Moment, rules: Rules) -> None:
+    position = step.state.position
+    exit_ = opening_liquidation(position, candle) if position is not None else None
+    if position is not None and exit_ is not None:
+        step.closed = leave(step.state, position, exit_, now, rules)
+
+
+def _fill(step: Step, order: PendingOrder, reference: float, at: Moment, rules: Rules) -> None:
+    """Fills an order at a market price. A close whose position is gone already is a hold."""
+    account = step.state
+    if order.action is Action.CLOSE:
+        position = account.position
+        if position is not None:
+            exit_ = market_exit(position, reference, rules.slippage_rate, ExitType.SIGNAL)
+            decided = order.decided_candle
+            step.closed = leave(account, position, exit_, at, rules, decided_candle=decided)
+        return
+    side = Side(order.action)
+    plan = plan_entry(side, order.terms, reference=reference, equity=account.cash, rules=rules)
+    if isinstance(plan, Refusal):
+        step.rejected = _reject(order, plan.reason, plan.detail)
+    else:
+        step.opened = enter(account, plan, order, at, rules)
+
+
+def _protect(step: Step, candle: Candle, now: Moment, rules: Rules) -> None:
+    position = step.state.position
+    if position is None:
+        return
+    exit_ = protective_exit(
+        position,
+        candle,
+        slippage_rate=rules.slippage_rate,
+        intrabar=rules.intrabar,
+        is_new=position.entry_candle == now.candle_index,
+    )
+    if exit_ is not None:
+        by_close = Moment(time=candle.open_time + rules.timeframe_ms, candle_index=now.candle_index)
+        step.closed = leave(step.state, position, exit_, now if exit_.at_open else by_close, rules)
+
+
+def _guard(step: Step, candle: Candle, rules: Rules) -> None:
+    account = step.state
+    drawdown, loss = rules.max_total_drawdown, rules.auto_stop_loss
+    if drawdown is not None and account.drawdown >= drawdown:
+        account.ended = GuardReason.MAX_DRAWDOWN_EXCEEDED
+    elif loss is not None and loss_since(rules.starting_capital, account.equity) >= loss:
+        account.ended = GuardReason.MAX_LOSS_EXCEEDED
+    else:
+        return
+    _close_at_close(step, candle, rules, ExitType.GUARD)
+
+
+def _close_at_close(step: Step, candle: Candle, rules: Rules, exit_type: ExitType) -> None:
+    account = step.state
+    position = account.position
+    if position is None:
+        return
+    exit_ = market_exit(position, candle.close, rules.slippage_rate, exit_type)
+    close_time = candle.open_time + rules.timeframe_ms
+    at = Moment(time=close_time, candle_index=account.next_candle - 1)
+    step.closed = leave(account, position, exit_, at, rules)
+    remark(account)
+
+
+def close_out(state: SimulationState, candle: Candle, rules: Rules, exit_type: ExitType) -> Step:
+    """Ends a test whose last candle was just stepped: drops the order, closes the position.
+
+    The position closes at the candle's close, less slippage; the step's equity and drawdown
+    replace those of the candle.
+    """
+    is_over = exit_type is ExitType.END_OF_TEST
+    reason = RejectionReason.END_OF_TEST if is_over else RejectionReason.STOPPED
+    account, rejection = withdraw(state, reason)
+    step = Step(state=copy_state(account), rejected=rejection)
+    _close_at_close(step, candle, rules, exit_type)
+    return step
+
+
+def withdraw(
+    state: SimulationState, reason: RejectionReason
+) -> tuple[SimulationState, Rejection | None]:
+    """Drops the pending order, if there is one, for a reason that overtook it."""
+    order = state.pending
+    if order is None:
+        return state, None
+    account = copy_state(state)
+    account.pending = None
+    return account, _reject(order, reason, _OVERTAKEN.get(reason, "The order was withdrawn."))
+
+
+_OVERTAKEN = {
+    RejectionReason.STOPPED: "The test was stopped before the order could fill.",
+    RejectionReason.END_OF_TEST: "The test ended before the order could fill.",
+    RejectionReason.LATE: "The decision came after the next candle had closed.",
+}
+
+
+def _reject(order: PendingOrder, reason: RejectionReason, detail: str) -> Rejection:
+    return Rejection(
+        reason=reason, detail=detail, action=order.action, decided_candle=order.decided_candle
+    )
+
+
+def decide(
+    state: SimulationState, decision: Decision, candle: Candle, rules: Rules, *, is_last: bool
+) -> Verdict:
+    """Turns a decision at the close of the candle just stepped into an order for the next one.
+
+    `is_last` says that no candle will follow, as on the last one of a backtest. Where several
+    reasons forbid an order, the end of the test is named first.
+    """
+    action = decision.action
+    if action is Action.HOLD or (action is Action.CLOSE and state.position is None):
+        return Verdict(state=state)
+    terms = decision.order or OrderTerms()
+    refusal = _refusal(state, action, terms, candle, rules, is_last=is_last)
+    index = state.next_candle - 1
+    if refusal is not None:
+        rejection = Rejection(
+            reason=refusal.reason, detail=refusal.detail, action=action, decided_candle=index
+        )
+        return Verdict(state=state, rejection=rejection)
+    overrides: tuple[Override, ...] = ()
+    if action is not Action.CLOSE:
+        terms, overrides = limit_terms(terms, rules)
+    order = PendingOrder(
+        action=action,
+        decided_candle=index,
+        decided_time=candle.open_time + rules.timeframe_ms,
+        decided_close=candle.close,
+        terms=terms,
+        overrides=overrides,
+    )
+    return _accept(state, order, rules)
+
+
+def _accept(state: SimulationState, order: PendingOrder, rules: Rules) -> Verdict:
+    account = copy_state(state)
+    account.pending = order
+    if order.action is Action.CLOSE:
+        return Verdict(state=account, order=order)
+    plan = plan_entry(
+        Side(order.action),
+        order.terms,
+        reference=order.decided_close,
+        equity=state.cash,
+        rules=rules,
+    )
+    if isinstance(plan, Refusal):
+        return Verdict(state=account, order=order, overrides=order.overrides)
+    overrides = order.overrides + plan.overrides
+    return Verdict(state=account, order=order, overrides=overrides, estimate=_estimate(plan))
+
+
+def _estimate(entry: Entry) -> Estimate:
+    return Estimate(
+        entry_price=entry.price,
+        size=entry.size,
+        leverage=entry.leverage,
+        stop_price=entry.stop_price,
+        target_price=entry.target_price,
+    )
+
+
+def _refusal(
+    state: SimulationState,
+    action: Action,
+    terms: OrderTerms,
+    candle: Candle,
+    rules: Rules,
+    *,
+    is_last: bool,
+) -> Refusal | None:
+    if is_last:
+        return _END_OF_TEST
+    if action is Action.CLOSE:
+        return None
+    if state.position is not None:
+        return _POSITION_OPEN
+    if state.daily_loss_reached:
+        return _DAILY_LOSS
+    if _is_too_soon(state, candle, rules):
+        return _FREQUENCY
+    return _STOP_REQUIRED if needs_stop(terms, rules) else None
+
+
+def _is_too_soon(state: SimulationState, candle: Candle, rules: Rules) -> bool:
+    if rules.mode is not Mode.MONK or state.last_entry_time is None:
+        return False
+    earliest_fill = candle.open_time + rules.timeframe_ms
+    return earliest_fill - state.last_entry_time < MONK_ENTRY_INTERVAL_MS
+
+
+_END_OF_TEST = Refusal(
+    reason=RejectionReason.END_OF_TEST, detail="No candle follows in which the order could fill."
+)
+_POSITION_OPEN = Refusal(
+    reason=RejectionReason.POSITION_OPEN,
+    detail="A position is open already; there is one at a time.",
+)
+_DAILY_LOSS = Refusal(
+    reason=RejectionReason.DAILY_LOSS, detail="The loss allowed for this UTC day has been reached."
+)
+_FREQUENCY = Refusal(
+    reason=RejectionReason.FREQUENCY, detail="Monk mode leaves 4 hours between two entries."
+)
+_STOP_REQUIRED = Refusal(
+    reason=RejectionReason.STOP_REQUIRED, detail="Monk mode takes no entry without a stop."
+)
+
+
+def replay(
+    series: CandleSeries,
+    decisions: Mapping[int, Decision],
+    rules: Rules,
+    *,
+    ending: ExitType | None = ExitType.END_OF_TEST,
+) -> Replay:
+    """Folds recorded decisions, by candle index, over a series; a guard may end it early.
+
+    `ending` is how the test ended after the last candle of the series: at the end of its data,
+    stopped by the user with its position closed (`MANUAL`), or stopped with it left open (None).
+    """
+    state = start(rules)
+    equity: list[float] = []
+    tape = _Tape()
+    candle = None
+    last = len(series) - 1 if ending is ExitType.END_OF_TEST else -1
+    for index, candle in enumerate(series):
+        step = advance(state, candle, rules)
+        state = step.state
+        equity.append(state.equity)
+        tape.record(step)
+        if state.ended is not None:
+            break
+        decision = decisions.get(index)
+        if decision is not None:
+            verdict = decide(state, decision, candle, rules, is_last=index == last)
+            state = verdict.state
+            tape.refuse(verdict.rejection)
+    if candle is not None and state.ended is None:
+        state = _finish(state, candle, rules, ending, tape)
+        equity[-1] = state.equity
+    return Replay(
+        equity=np.array(equity, dtype=np.float64),
+        trades=tuple(tape.trades),
+        rejections=tuple(tape.rejections),
+        state=state,
+    )
+
+
+def _finish(
+    state: SimulationState, candle: Candle, rules: Rules, ending: ExitType | None, tape: "_Tape"
+) -> SimulationState:
+    if ending is None:
+        state, rejection = withdraw(state, RejectionReason.STOPPED)
+        tape.refuse(rejection)
+        return state
+    step = close_out(state, candle, rules, ending)
+    tape.record(step)
+    return step.state
+
+
+@dataclass(slots=True)
+class _Tape:
+    trades: list[Trade] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def record(self, step: Step) -> None:
+        if step.closed is not None:
+            self.trades.append(step.closed)
+        self.refuse(step.rejected)
+
+    def refuse(self, rejection: Rejection | None) -> None:
+        if rejection is not None:
+            self.rejections.append(rejection)
