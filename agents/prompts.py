@@ -36,7 +36,10 @@ _OUR_TAGS = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastDecision:
-    """A decision of the agent's own; `outcome` says in a few words what became of it."""
+    """A decision of the agent's own; `outcome` says in a few words what became of it.
+
+    Neither may name a price in a blind test: they are shown as they are.
+    """
 
     candle_index: int
     action: str

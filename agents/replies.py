@@ -16,8 +16,18 @@ _MAX_VALUE_SHOWN = 40
 # Each try reads at most the whole reply once, so this bounds the work on a hostile one.
 _MAX_OBJECTS_TRIED = 50
 
-_PERCENT_FIELD = {"type": ["number", "null"]}
+_NULLABLE_NUMBER = {"type": ["number", "null"]}
+_ORDER_FIELDS = (
+    "leverage",
+    "size_pct",
+    "stop_loss_pct",
+    "take_profit_pct",
+    "stop_loss",
+    "take_profit",
+)
 
+# In the strict dialect, every field is required and what is optional may be null. The reasoning
+# comes first: a model that writes its action first has nothing left to reason about.
 DECISION_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
@@ -29,13 +39,8 @@ DECISION_SCHEMA: Final[dict[str, Any]] = {
                 {"type": "null"},
                 {
                     "type": "object",
-                    "properties": {
-                        "leverage": {"type": ["number", "null"]},
-                        "size_pct": _PERCENT_FIELD,
-                        "stop_loss_pct": _PERCENT_FIELD,
-                        "take_profit_pct": _PERCENT_FIELD,
-                    },
-                    "required": ["leverage", "size_pct", "stop_loss_pct", "take_profit_pct"],
+                    "properties": dict.fromkeys(_ORDER_FIELDS, _NULLABLE_NUMBER),
+                    "required": list(_ORDER_FIELDS),
                     "additionalProperties": False,
                 },
             ]
