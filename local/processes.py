@@ -1,5 +1,6 @@
 """Child processes that are started, waited for and ended together with this one."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -85,9 +86,9 @@ class ChildProcess:
         deadline = time.monotonic() + seconds
         while not is_ready():
             if not self.is_running:
-                raise ServerNotStarted(self._failure(f"ended with exit code {self.exit_code}"))
+                raise ServerNotStarted(self.failure(f"ended with exit code {self.exit_code}"))
             if time.monotonic() > deadline:
-                raise ServerNotStarted(self._failure(f"did not answer within {seconds:g} s"))
+                raise ServerNotStarted(self.failure(f"did not answer within {seconds:g} s"))
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
@@ -100,11 +101,16 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End the child and its process group at once."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.send_kill()
         self._process.wait()
 
-    def _failure(self, what: str) -> str:
+    def send_kill(self) -> None:
+        """As `kill`, without waiting: for signal handlers."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def failure(self, what: str) -> str:
+        """What happened to it, with the last lines of its log."""
         return f"{self._command.name} {what}.\n{log_tail(self._command.log_file)}"
 
 
@@ -129,12 +135,12 @@ def log_tail(path: Path) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def free_port(preferred: int | None = None) -> int:
-    """A TCP port of the loopback interface that nobody uses: the preferred one when it is free."""
-    for port in [preferred, 0] if preferred else [0]:
+def free_port(*preferred: int | None) -> int:
+    """A TCP port of the loopback interface that is free: the first preferred one, if any."""
+    for port in (*preferred, 0):
         with socket.socket() as candidate, suppress(OSError):
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            candidate.bind(("127.0.0.1", port or 0))
+            candidate.bind(("127.0.0.1", 0 if port is None else port))
             return int(candidate.getsockname()[1])
     raise ServerNotStarted("No free TCP port on the loopback interface.")
 
@@ -162,3 +168,17 @@ def end_leftover(pid: int, created: float, *, seconds: float = 5.0) -> bool:
             psutil.wait_procs([process], timeout=seconds)
         return True
     return False
+
+
+def lock_within(descriptor: int, *, seconds: float) -> bool:
+    """Lock a file for as long as a copy of its descriptor is open; False when others hold it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        else:
+            return True

@@ -4,7 +4,6 @@ All three listen on unix sockets or the loopback interface only and keep their d
 directory, so a second start goes on where the first one ended.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -28,12 +27,12 @@ from redis.retry import Retry
 from typing_extensions import override
 
 from local.processes import (
-    POLL_SECONDS,
     ChildProcess,
     Command,
     ServerNotStarted,
     accepts_connections,
     free_port,
+    lock_within,
     private_directory,
 )
 from local.services import Service
@@ -44,7 +43,6 @@ SOCKET_PATH_LIMIT = (
 )
 LOCK_SECONDS = 10.0
 DATABASE_NAME = "alphalab"
-TEMPORAL_NAMESPACE = "alphalab"
 
 POSTGRES_SETTINGS = {
     "listen_addresses": "",
@@ -212,6 +210,7 @@ class RedisServer(Service):
 class TemporalServer(Service):
     """Temporal's development server with its Web UI, tuned for many short activities.
 
+    Its namespaces are made by `migrations.namespace`, as everywhere.
     The server takes no lock on its database file and two of them corrupt it, so a lock is taken
     here and handed to the child: it lasts exactly as long as the child does.
     """
@@ -225,14 +224,12 @@ class TemporalServer(Service):
         port: int | None = None,
         ui_port: int | None = None,
         log_file: Path | None = None,
-        namespace: str = TEMPORAL_NAMESPACE,
         dynamic_config: Mapping[str, str] | None = None,
         codec_url: str | None = None,
     ) -> None:
         super().__init__(data_dir, log_file=log_file)
         self._port = port or free_port()
         self._ui_port = ui_port or free_port()
-        self._namespace = namespace
         self._dynamic_config = {**TEMPORAL_DYNAMIC_CONFIG, **(dynamic_config or {})}
         self._codec_url = codec_url
 
@@ -248,8 +245,7 @@ class TemporalServer(Service):
     def is_ready(self) -> bool:
         if not accepts_connections(self._port):
             return False
-        command = [temporal_binary(), "operator", "namespace", "describe"]
-        command += ["--address", self.address, "--namespace", self._namespace]
+        command = [temporal_binary(), "operator", "cluster", "health", "--address", self.address]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     @override
@@ -265,8 +261,8 @@ class TemporalServer(Service):
     @override
     def _command(self, *inherited_files: int) -> Command:
         options = ["--ip", "127.0.0.1", "--port", str(self._port), "--ui-port", str(self._ui_port)]
-        options += ["--namespace", self._namespace, "--ui-disable-news-fetch"]
-        options += ["--db-filename", str(self._data_dir / "temporal.db"), "--log-level", "warn"]
+        options += ["--db-filename", str(self._data_dir / "temporal.db")]
+        options += ["--log-level", "warn", "--ui-disable-news-fetch"]
         options += _repeated("--sqlite-pragma", TEMPORAL_SQLITE_PRAGMAS)
         settings = [f"{key}={value}" for key, value in self._dynamic_config.items()]
         options += _repeated("--dynamic-config-value", settings)
@@ -367,14 +363,7 @@ def _run(command: Sequence[str], *, what: str) -> None:
 
 def _locked(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise ServerNotStarted(f"Another server uses {path.parent}.") from error
-            time.sleep(POLL_SECONDS)
-        else:
-            return descriptor
+    if lock_within(descriptor, seconds=LOCK_SECONDS):
+        return descriptor
+    os.close(descriptor)
+    raise ServerNotStarted(f"Another server uses {path.parent}.")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from local.processes import ChildProcess, Command, ServerNotStarted, private_directory
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
+PROJECT_ROOT = Path(__file__).parents[1]
 START_SECONDS = 30.0
 
 
@@ -76,6 +76,7 @@ class PythonService(Service):
         name: str,
         module: str,
         *,
+        arguments: Sequence[str] = (),
         log_file: Path,
         settings: Mapping[str, str],
         health_url: str | None = None,
@@ -84,6 +85,7 @@ class PythonService(Service):
         super().__init__(log_file.parent, log_file=log_file)
         self.name = name
         self._module = module
+        self._arguments = tuple(arguments)
         self._settings = dict(settings)
         self._health_url = health_url
         self._stop_seconds = stop_seconds
@@ -96,7 +98,7 @@ class PythonService(Service):
     def _command(self) -> Command:
         return Command(
             name=self.name,
-            arguments=python_module(self._module),
+            arguments=python_module(self._module, *self._arguments),
             environment=python_environment(self._settings),
             log_file=self._log_file,
             stop_seconds=self._stop_seconds,

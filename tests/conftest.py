@@ -13,8 +13,11 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from db.engine import Database
-from local.servers import TEMPORAL_NAMESPACE, PostgresServer, RedisServer, TemporalServer
+from local.servers import PostgresServer, RedisServer, TemporalServer
+from migrations.namespace import upgrade_namespace
+from migrations.run import upgrade
 
+TEMPORAL_NAMESPACE = "alphalab"
 SERVER_FIXTURES = {"postgres_url": "postgres", "redis_url": "redis", "temporal_address": "temporal"}
 EXIT_CODE = pytest.StashKey[int]()
 
@@ -63,8 +66,6 @@ def postgres_server(servers_dir: Path) -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def postgres_url(postgres_server: PostgresServer) -> str:
     """The address of a migrated database, shared by all tests: each makes its own users."""
-    from migrations.run import upgrade  # noqa: PLC0415  (only these tests need it)
-
     upgrade(postgres_server.url)
     return postgres_server.url
 
@@ -91,9 +92,10 @@ def redis_url(servers_dir: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def temporal_address(servers_dir: Path) -> Iterator[str]:
+async def temporal_address(servers_dir: Path) -> AsyncIterator[str]:
     server = TemporalServer(servers_dir / "temporal")
     server.start()
+    await upgrade_namespace(server.address, TEMPORAL_NAMESPACE)
     yield server.address
     server.stop()
 

@@ -1,0 +1,135 @@
+"""One stack's directory: its data, its generated keys, and what is known of the running stack."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from cryptography.fernet import Fernet
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from local.issuer import create_key, write_private
+from local.processes import lock_within, private_directory
+
+DEFAULT_DATA_DIR = Path(".alphalab")
+LOCK_SECONDS = 2.0  # a `doctor` that looks takes the lock for an instant
+
+
+class StackRunning(RuntimeError):
+    """Another `alphalab up` holds the directory."""
+
+
+class StackNotRunning(RuntimeError):
+    """The command needs the stack of a directory, and there is none."""
+
+
+class ProcessRecord(BaseModel):
+    """A process, told apart from a later one with the same number by its time of creation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessRecord | None":
+        """None when the process has ended."""
+        try:
+            return cls(pid=pid, created=psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return None
+
+
+class StackRecord(BaseModel):
+    """What `stack.json` says: ports are kept for the next start, the rest is of this run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: Literal["stopped", "starting", "ready", "stopping"] = "stopped"
+    ports: dict[str, int] = {}
+    settings: dict[str, str] = {}
+    addresses: dict[str, str] = {}
+    supervisor: ProcessRecord | None = None
+    children: dict[str, ProcessRecord] = {}
+
+
+class DataDirectory:
+    """Where a stack keeps what must outlive it; nobody but this user may enter it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def create(self) -> None:
+        private_directory(self.path).chmod(0o700)
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def issuer_key_file(self) -> Path:
+        return self.path / "issuer.pem"
+
+    @property
+    def record(self) -> StackRecord:
+        """What is known of the stack; an empty record where nothing is, or nothing readable."""
+        try:
+            return StackRecord.model_validate_json((self.path / "stack.json").read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return StackRecord()
+
+    def write(self, record: StackRecord) -> None:
+        write_private(self.path / "stack.json", record.model_dump_json(indent=1).encode())
+
+    def create_keys(self) -> None:
+        """Generate, at the first start, the keys that this stack then keeps."""
+        if not self.issuer_key_file.exists():
+            create_key(self.issuer_key_file)
+        if not self._encryption_key_file.exists():
+            write_private(self._encryption_key_file, Fernet.generate_key())
+
+    @property
+    def encryption_key(self) -> str:
+        return self._encryption_key_file.read_text().strip()
+
+    @property
+    def _encryption_key_file(self) -> Path:
+        return self.path / "encryption.key"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for one stack. Raises `StackRunning`."""
+        descriptor = os.open(self.path / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if not lock_within(descriptor, seconds=LOCK_SECONDS):
+                raise StackRunning(f"A stack is already running in {self.path}.")
+            yield
+        finally:
+            os.close(descriptor)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a stack holds the directory, ready or not."""
+        lock_file = self.path / "stack.lock"
+        if not lock_file.exists():
+            return False
+        with lock_file.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def running_record(self) -> StackRecord:
+        """What is known of the running, ready stack. Raises `StackNotRunning`."""
+        record = self.record
+        if self.is_running and record.state == "ready":
+            return record
+        state = f"is {record.state}" if self.is_running else "is not running"
+        raise StackNotRunning(
+            f"The stack of {self.path} {state}: start it with `alphalab up` and wait for `ready`, "
+            "or name another directory with --data-dir."
+        )
