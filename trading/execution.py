@@ -39,7 +39,8 @@ def liquidation_price(side: Side, entry_price: float, leverage: float) -> float 
     """Where the exchange takes an isolated margin; none without leverage."""
     if leverage <= 1:
         return None
-    return entry_price * (1 - direction(side) * (1 / leverage - MAINTENANCE_MARGIN_RATE))
+    sign = direction(side)
+    return entry_price * (1 - sign / leverage + sign * MAINTENANCE_MARGIN_RATE)
 
 
 def market_exit(

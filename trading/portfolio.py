@@ -6,7 +6,7 @@ from enum import StrEnum
 from trading.candles import Candle
 from trading.execution import Exit
 from trading.orders import ExitType, PendingOrder, Position, Trade
-from trading.risk import Entry
+from trading.risk import ROUNDING, Entry
 from trading.rules import Rules
 
 MILLISECONDS_PER_DAY = 86_400_000
@@ -244,7 +244,7 @@ def mark(account: SimulationState, candle: Candle, rules: Rules) -> None:
     account.peak_before = account.peak_equity
     _value(account, equity)
     limit = rules.max_daily_loss
-    if limit is not None and loss_since(account.day_start_equity, equity) >= limit:
+    if limit is not None and has_lost(account.day_start_equity, equity, limit):
         account.daily_loss_reached = True
 
 
@@ -260,10 +260,18 @@ def _value(account: SimulationState, equity: float) -> None:
         account.peak_equity = equity
         account.drawdown = 0.0
         return
-    account.drawdown = loss_since(account.peak_equity, equity)
+    account.drawdown = _loss_since(account.peak_equity, equity)
     account.max_drawdown = max(account.max_drawdown, account.drawdown)
 
 
-def loss_since(before: float, equity: float) -> float:
-    """The loss as a fraction of an earlier equity; a whole one where there was nothing left."""
+def has_lost(before: float, equity: float, limit: float) -> bool:
+    """Whether equity has fallen by the fraction `limit` of what it was before.
+
+    A trade that the risk cap cut to lose 1 % has lost 1 %, whatever rounding makes of it.
+    """
+    return _loss_since(before, equity) >= limit - ROUNDING
+
+
+def _loss_since(before: float, equity: float) -> float:
+    """As a fraction; a whole one where nothing was left before."""
     return (before - equity) / before if before > 0 else 1.0

@@ -12,6 +12,8 @@ MONK_MAX_LOSS_PER_TRADE = 0.01
 MONK_ENTRY_INTERVAL_MS = 4 * 3_600_000
 ENGINE_MAX_LEVERAGE = 5
 MIN_NOTIONAL = 10.0
+# Far above what a few float operations can be off by, far below what anybody would notice.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,7 @@ def plan_entry(
     per_unit = _loss_per_unit(side, price, stop, liquidation, rules)
     asked = equity * fraction * leverage / price
     size, cut = _cap_risk(asked, per_unit, equity, fraction, rules)
-    if size * price < MIN_NOTIONAL:
+    if size * price < MIN_NOTIONAL * (1 - ROUNDING):
         return _too_small(size * price)
     return Entry(
         side=side,

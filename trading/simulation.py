@@ -24,8 +24,8 @@ from trading.portfolio import (
     SimulationState,
     copy_state,
     enter,
+    has_lost,
     leave,
-    loss_since,
     mark,
     open_account,
     remark,
@@ -205,9 +205,9 @@ def _protect(step: Step, candle: Candle, now: Moment, rules: Rules) -> None:
 def _guard(step: Step, candle: Candle, rules: Rules) -> None:
     account = step.state
     drawdown, loss = rules.max_total_drawdown, rules.auto_stop_loss
-    if drawdown is not None and account.drawdown >= drawdown:
+    if drawdown is not None and has_lost(account.peak_equity, account.equity, drawdown):
         account.ended = GuardReason.MAX_DRAWDOWN_EXCEEDED
-    elif loss is not None and loss_since(rules.starting_capital, account.equity) >= loss:
+    elif loss is not None and has_lost(rules.starting_capital, account.equity, loss):
         account.ended = GuardReason.MAX_LOSS_EXCEEDED
     else:
         return
