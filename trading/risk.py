@@ -1,5 +1,6 @@
 """What the engine allows: refusals, limits on size and leverage, stops, the cap on a loss."""
 
+import math
 from dataclasses import dataclass, replace
 
 from trading.decisions import OrderTerms, Override
@@ -115,7 +116,9 @@ def _wrong_side(
 ) -> Refusal | None:
     sign = direction(side)
     for name, level, towards in (("stop", stop, -sign), ("target", target, sign)):
-        if level is not None and towards * (level - price) <= 0:
+        if level is None:
+            continue
+        if towards * (level - price) <= 0 or not math.isfinite(level):
             detail = f"The {name} at {level:.10g} is on the wrong side of a {side} at {price:.10g}."
             return Refusal(reason=RejectionReason.WRONG_SIDE, detail=detail)
     return None
@@ -150,7 +153,7 @@ def _loss_per_unit(
 def _cap_risk(
     size: float, per_unit: float | None, equity: float, fraction: float, rules: Rules
 ) -> tuple[float, tuple[Override, ...]]:
-    if per_unit is None:
+    if per_unit is None or size <= 0:
         return size, ()
     limit = rules.max_loss_per_trade
     if rules.mode is Mode.MONK:
