@@ -1,0 +1,256 @@
+"""The checked tree of a formula: what each node computes from columns, and how far it looks back.
+
+Null is NaN and spreads: what is made of a null is null, comparisons and logic included. What has no
+finite value, such as a division by zero, is null. A comparison gives 1 or 0.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.indicator_functions import Column, exponential_memory
+from trading.rolling import (
+    exponential_average,
+    rolling_deviation,
+    rolling_highest,
+    rolling_lowest,
+    rolling_mean,
+    shifted,
+)
+
+Columns = Mapping[str, Column]
+WarmUps = Mapping[str, int]
+
+ARITHMETIC: Mapping[str, Callable[..., Any]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "**": np.power,
+    "%": np.mod,
+}
+COMPARISONS: Mapping[str, Callable[..., Any]] = {
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
+
+
+class Node(Protocol):
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        """Its value at each of `size` candles."""
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        """Candles before its value no longer depends on where they start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    value: float
+
+    def evaluate(self, _columns: Columns, size: int) -> Column:
+        return np.full(size, self.value)
+
+    def warm_up(self, _warm_ups: WarmUps) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    name: str
+
+    def evaluate(self, columns: Columns, _size: int) -> Column:
+        return columns[self.name]
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        return warm_ups[self.name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negation:
+    operand: Node
+
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        return -self.operand.evaluate(columns, size)
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        return self.operand.warm_up(warm_ups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    operator: str
+    left: Node
+    right: Node
+
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        left, right = self.left.evaluate(columns, size), self.right.evaluate(columns, size)
+        return _finite(ARITHMETIC[self.operator](left, right))
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        return max(self.left.warm_up(warm_ups), self.right.warm_up(warm_ups))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One operator, or a chain of them: `a < b < c`."""
+
+    operators: tuple[str, ...]
+    operands: tuple[Node, ...]
+
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        values = [operand.evaluate(columns, size) for operand in self.operands]
+        holds = np.ones(size, dtype=np.bool_)
+        for operator, left, right in zip(self.operators, values[:-1], values[1:], strict=True):
+            holds &= COMPARISONS[operator](left, right)
+        return _truth(holds, *values)
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        return max(operand.warm_up(warm_ups) for operand in self.operands)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logic:
+    """`and`, `or` over all operands, `not` of the only one; anything but 0 is true."""
+
+    operator: str
+    operands: tuple[Node, ...]
+
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        values = [operand.evaluate(columns, size) for operand in self.operands]
+        facts = np.stack(values) != 0
+        if self.operator == "not":
+            return _truth(~facts[0], *values)
+        return _truth(facts.all(axis=0) if self.operator == "and" else facts.any(axis=0), *values)
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        return max(operand.warm_up(warm_ups) for operand in self.operands)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """`chosen if condition else otherwise`; a null on the side not taken does not matter."""
+
+    condition: Node
+    chosen: Node
+    otherwise: Node
+
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        condition = self.condition.evaluate(columns, size)
+        chosen = self.chosen.evaluate(columns, size)
+        otherwise = self.otherwise.evaluate(columns, size)
+        return np.where(np.isnan(condition), np.nan, np.where(condition != 0, chosen, otherwise))
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        parts = (self.condition, self.chosen, self.otherwise)
+        return max(part.warm_up(warm_ups) for part in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function of values at a candle; `memory` candles before it count too."""
+
+    arguments: range
+    compute: Callable[..., Any]
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFunction:
+    """A function of one column and of a number of candles, which is written as a number."""
+
+    shortest: int
+    compute: Callable[[Column, int], Column]
+    memory: Callable[[int], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    function: Function
+    arguments: tuple[Node, ...]
+
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        values = [argument.evaluate(columns, size) for argument in self.arguments]
+        return _finite(self.function.compute(*values))
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        return self.function.memory + max(each.warm_up(warm_ups) for each in self.arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowCall:
+    function: WindowFunction
+    argument: Node
+    length: int
+
+    def evaluate(self, columns: Columns, size: int) -> Column:
+        return _finite(self.function.compute(self.argument.evaluate(columns, size), self.length))
+
+    def warm_up(self, warm_ups: WarmUps) -> int:
+        return self.function.memory(self.length) + self.argument.warm_up(warm_ups)
+
+
+def _minimum(*values: Column) -> Column:
+    smallest: Column = np.minimum.reduce(values)
+    return smallest
+
+
+def _maximum(*values: Column) -> Column:
+    largest: Column = np.maximum.reduce(values)
+    return largest
+
+
+def _clip(values: Column, lowest: Column, highest: Column) -> Column:
+    return np.minimum(np.maximum(values, lowest), highest)
+
+
+def _cross_over(left: Column, right: Column) -> Column:
+    """1 where the left has just risen above the right."""
+    before_left, before_right = shifted(left, 1), shifted(right, 1)
+    crossed = (left > right) & (before_left <= before_right)
+    return _truth(crossed, left, right, before_left, before_right)
+
+
+def _cross_under(left: Column, right: Column) -> Column:
+    return _cross_over(right, left)
+
+
+def _window(length: int) -> int:
+    return length - 1
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "abs": Function(arguments=range(1, 2), compute=np.abs),
+    "min": Function(arguments=range(2, 201), compute=_minimum),
+    "max": Function(arguments=range(2, 201), compute=_maximum),
+    "sqrt": Function(arguments=range(1, 2), compute=np.sqrt),
+    "log": Function(arguments=range(1, 2), compute=np.log),
+    "exp": Function(arguments=range(1, 2), compute=np.exp),
+    "sign": Function(arguments=range(1, 2), compute=np.sign),
+    "clip": Function(arguments=range(3, 4), compute=_clip),
+    "cross_over": Function(arguments=range(2, 3), compute=_cross_over, memory=1),
+    "cross_under": Function(arguments=range(2, 3), compute=_cross_under, memory=1),
+}
+WINDOW_FUNCTIONS: Mapping[str, WindowFunction] = {
+    "shift": WindowFunction(shortest=0, compute=shifted, memory=lambda count: count),
+    "sma": WindowFunction(shortest=1, compute=rolling_mean, memory=_window),
+    "ema": WindowFunction(shortest=1, compute=exponential_average, memory=exponential_memory),
+    "std": WindowFunction(shortest=1, compute=rolling_deviation, memory=_window),
+    "highest": WindowFunction(shortest=1, compute=rolling_highest, memory=_window),
+    "lowest": WindowFunction(shortest=1, compute=rolling_lowest, memory=_window),
+}
+
+
+def _finite(values: Column) -> Column:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _truth(holds: NDArray[np.bool_], *values: Column) -> Column:
+    unknown = np.isnan(np.stack(values)).any(axis=0)
+    return np.where(unknown, np.nan, np.where(holds, 1.0, 0.0))
