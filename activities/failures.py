@@ -1,0 +1,126 @@
+"""Tells Temporal which failures another attempt can cure; the only place that does.
+
+ApplicationError types raised by activities
+├── Superseded            another run owns the session: end quietly
+├── ModelUnavailable      the provider failed for now: retried, then the session pauses
+├── ModelRefused          the provider will not serve this request: the session pauses
+├── InsufficientCredits   402: the session pauses
+├── NoApiKey              the agent has no key: the session pauses
+├── BudgetReached         the session's own cost limit: the session pauses
+└── InternalFailure       a defect of ours: the session fails, with its type and no secrets
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import structlog
+from psycopg import errors as postgres
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from temporalio.exceptions import ApplicationError
+
+from integrations.errors import (
+    AuthenticationFailed,
+    InsufficientCredits,
+    RequestRejected,
+    TemporarilyUnavailable,
+)
+
+# Longer waits are the provider's problem: the session pauses instead.
+LONGEST_RETRY_DELAY_S = 60.0
+
+SUPERSEDED = "Superseded"
+INTERNAL_FAILURE = "InternalFailure"
+PERMANENT_FAILURES = [
+    SUPERSEDED,
+    "ModelRefused",
+    "InsufficientCredits",
+    "NoApiKey",
+    "BudgetReached",
+    INTERNAL_FAILURE,
+    "PayloadsTooLarge",
+]
+# What makes a session pause, and the reason its owner sees.
+PAUSE_REASONS = {
+    "InsufficientCredits": "insufficient_credits",
+    "NoApiKey": "no_api_key",
+    "BudgetReached": "budget_reached",
+}
+
+_logger = structlog.get_logger(__name__)
+
+
+def superseded(session_id: str) -> ApplicationError:
+    return ApplicationError(
+        f"session {session_id} is owned by a newer run", type=SUPERSEDED, non_retryable=True
+    )
+
+
+def no_api_key() -> ApplicationError:
+    return ApplicationError(
+        "The agent has no API key that can be used. Add one to the agent, then resume.",
+        type="NoApiKey",
+        non_retryable=True,
+    )
+
+
+def budget_reached(spent: float, limit: float) -> ApplicationError:
+    return ApplicationError(
+        f"The model has cost {spent:.4f} USD and the limit of this test is {limit:.4f} USD.",
+        type="BudgetReached",
+        non_retryable=True,
+    )
+
+
+@contextmanager
+def activity_failures() -> Generator[None]:
+    """Let faults of PostgreSQL and Redis be retried; end on anything nobody foresaw."""
+    try:
+        yield
+    except (ApplicationError, InterfaceError, OperationalError, PoolTimeout, RedisError, OSError):
+        raise
+    except DBAPIError as e:
+        if _another_attempt_helps(e):
+            raise
+        raise _internal(e) from None
+    except Exception as e:
+        raise _internal(e) from None
+
+
+@contextmanager
+def model_failures() -> Generator[None]:
+    """Translate what the provider said; the message is safe to show and to keep in history."""
+    try:
+        yield
+    except TemporarilyUnavailable as e:
+        raise ApplicationError(
+            str(e), type="ModelUnavailable", next_retry_delay=_delay(e.retry_after)
+        ) from None
+    except InsufficientCredits as e:
+        raise ApplicationError(str(e), type="InsufficientCredits", non_retryable=True) from None
+    except (AuthenticationFailed, RequestRejected) as e:
+        raise ApplicationError(str(e), type="ModelRefused", non_retryable=True) from None
+
+
+def _another_attempt_helps(e: DBAPIError) -> bool:
+    # A twin attempt won the race for a unique key, or PostgreSQL asks to try again.
+    return e.connection_invalidated or isinstance(
+        e.orig,
+        postgres.UniqueViolation | postgres.SerializationFailure | postgres.DeadlockDetected,
+    )
+
+
+def _delay(retry_after: float | None) -> timedelta | None:
+    if retry_after is None:
+        return None
+    return timedelta(seconds=min(retry_after, LONGEST_RETRY_DELAY_S))
+
+
+def _internal(e: Exception) -> ApplicationError:
+    # The text of an unforeseen exception may hold anything, so only its type leaves the process.
+    _logger.error("activity_failed", error=type(e).__name__, exc_info=e)
+    return ApplicationError(
+        f"an internal failure ({type(e).__name__})", type=INTERNAL_FAILURE, non_retryable=True
+    )

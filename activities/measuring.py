@@ -1,0 +1,357 @@
+"""What a finished test came to: its metrics and curves, as a result's row has them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from activities.contexts import SessionContext
+from activities.step_rows import clamped_percent
+from db.market_frames import MarketFrame
+from db.models import NewResult
+from db.repositories.finished_sessions import (
+    ClosedTrade,
+    FinishedSessionRepository,
+    RecordedDecision,
+    SessionTotals,
+)
+from db.repositories.steps import StepRepository
+from events.payloads import percent, result_id
+from trading.decisions import Action, Decision, OrderTerms
+from trading.metrics import (
+    Costs,
+    Metrics,
+    buy_and_hold,
+    compute_metrics,
+    drawdowns,
+    thin_curve,
+    total_costs,
+)
+from trading.orders import ExitType, Side, Trade
+from trading.rules import Intrabar
+from trading.simulation import SimulationState, Step, replay
+
+Floats = NDArray[np.float64]
+Times = NDArray[np.int64]
+
+# Metrics that are fractions inside and percent in a result.
+_FRACTIONS = frozenset(
+    (
+        "total_return",
+        "cagr",
+        "max_drawdown",
+        "volatility",
+        "win_rate",
+        "exposure",
+        "buy_and_hold_return",
+        "excess_return",
+        "kelly",
+        "probabilistic_sharpe",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a test ended: its last act and why."""
+
+    step: Step
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A test's figures; `equity` has a point for every candle stepped, at its close."""
+
+    open_times: Times
+    equity: Floats
+    benchmark: Floats
+    metrics: Metrics
+    costs: Costs
+    totals: SessionTotals
+    state: SimulationState
+    starting_capital: float
+    optimistic_pnl: float | None
+
+    @property
+    def pnl_pct(self) -> float:
+        return clamped_percent(self.state.equity / self.starting_capital - 1)
+
+    @property
+    def is_profitable(self) -> bool:
+        """A test that never traded proves nothing."""
+        return self.pnl_pct >= 0 and self.state.trades_total > 0
+
+    @property
+    def max_drawdown_pct(self) -> float:
+        """A positive magnitude."""
+        return clamped_percent(self.metrics.max_drawdown or 0.0)
+
+    def final_stats(self, duration_seconds: float) -> dict[str, Any]:
+        """The figures of `session_completed`."""
+        return {
+            "ending_capital": self.state.equity,
+            "total_pnl_pct": self.pnl_pct,
+            "total_trades": self.state.trades_total,
+            "winning_trades": self.state.trades_won,
+            "losing_trades": self.state.trades_lost,
+            "win_rate": percent(self.metrics.win_rate),
+            "max_drawdown_pct": -self.max_drawdown_pct,
+            "sharpe_ratio": self.metrics.sharpe,
+            "profit_factor": self.metrics.profit_factor,
+            "duration_seconds": duration_seconds,
+            "duration_display": duration_display(duration_seconds),
+        }
+
+
+def duration_display(seconds: float) -> str:
+    """The two largest units of a duration: `4h 23m`."""
+    left = int(max(seconds, 0))
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+async def measure(
+    session: AsyncSession, context: SessionContext, frame: MarketFrame, ended: Ended
+) -> Measured:
+    """Measure a test from what it stored; the last point of equity is the one after its end."""
+    finished = FinishedSessionRepository(session)
+    curve = await StepRepository(session).equity_curve(context.session_id)
+    open_times = np.array([time for time, _ in curve], dtype=np.int64)
+    equity = np.array([value for _, value in curve], dtype=np.float64)
+    if equity.size:
+        equity[-1] = ended.step.equity
+    rows = await finished.trades(context.session_id)
+    stepped = frame.candles.slice(0, len(curve))
+    benchmark = buy_and_hold(stepped, context.rules)
+    state = ended.step.state
+    close = float(stepped.close[-1]) if len(curve) else 0.0
+    return Measured(
+        open_times=open_times,
+        equity=equity,
+        benchmark=benchmark,
+        metrics=compute_metrics(
+            open_times,
+            equity,
+            [_trade(row) for row in rows],
+            exposed_candles=state.exposed_candles,
+            starting_capital=context.rules.starting_capital,
+            timeframe_ms=context.rules.timeframe_ms,
+            benchmark=benchmark,
+        ),
+        costs=total_costs(state, close),
+        totals=await finished.totals(context.session_id),
+        state=state,
+        starting_capital=context.rules.starting_capital,
+        optimistic_pnl=await _other_outcome(finished, context, frame, ended, len(curve)),
+    )
+
+
+async def _other_outcome(
+    finished: FinishedSessionRepository,
+    context: SessionContext,
+    frame: MarketFrame,
+    ended: Ended,
+    stepped: int,
+) -> float | None:
+    """The return under the other intrabar setting, where a candle was ambiguous.
+
+    The guards of the other outcome may let it run on for longer than this test did.
+    """
+    if not ended.step.state.ambiguous_candles:
+        return None
+    is_pessimistic = context.rules.intrabar is Intrabar.PESSIMISTIC
+    other = Intrabar.OPTIMISTIC if is_pessimistic else Intrabar.PESSIMISTIC
+    decisions = {
+        row.candle_number: _decision(row) for row in await finished.decisions(context.session_id)
+    }
+    outcome = replay(
+        frame.candles.slice(0, stepped),
+        decisions,
+        replace(context.rules, intrabar=other),
+        ending=_ending(ended),
+    )
+    return outcome.state.equity / context.rules.starting_capital - 1
+
+
+def _ending(ended: Ended) -> ExitType | None:
+    if ended.reason != "stopped":
+        return ExitType.END_OF_TEST
+    return None if ended.step.state.position is not None else ExitType.MANUAL
+
+
+def _decision(row: RecordedDecision) -> Decision:
+    terms = (row.order_data or {}).get("terms")
+    return Decision(action=Action(row.decision), order=OrderTerms(**terms) if terms else None)
+
+
+def _trade(row: ClosedTrade) -> Trade:
+    return Trade(
+        trade_number=row.trade_number,
+        side=Side(row.type),
+        entry_price=row.entry_price,
+        entry_time=row.entry_time,
+        entry_candle=row.entry_candle,
+        decided_candle=row.decided_candle,
+        exit_price=row.exit_price,
+        exit_time=row.exit_time,
+        exit_candle=row.exit_candle,
+        exit_type=ExitType(row.exit_type),
+        exit_decided_candle=row.exit_decided_candle,
+        size=row.size,
+        leverage=row.leverage,
+        margin=row.margin,
+        fees=row.fees,
+        slippage_cost=row.slippage_cost,
+        gross_pnl=row.gross_pnl,
+        pnl_amount=row.pnl_amount,
+        pnl_fraction=row.pnl_amount / row.margin if row.margin else 0.0,
+        stop_price=row.stop_loss,
+        target_price=row.take_profit,
+        ambiguous=row.ambiguous,
+    )
+
+
+def result_row(
+    context: SessionContext,
+    frame: MarketFrame,
+    ended: Ended,
+    measured: Measured,
+    *,
+    at: datetime,
+) -> NewResult:
+    """The row of a session's result."""
+    settings, state, totals = context.settings, measured.state, measured.totals
+    metrics = measured.metrics
+    holding = metrics.average_holding_ms
+    return NewResult(
+        id=result_id(context.session_id),
+        session_id=context.session_id,
+        user_id=context.user_id,
+        agent_id=settings.agent_id,
+        agent_version_id=settings.agent_version_id,
+        agent_name=settings.agent_name,
+        model=settings.model,
+        type=settings.type,
+        asset=settings.asset,
+        mode=context.rules.mode.value,
+        timeframe=settings.timeframe,
+        start_date=settings.start_date,
+        end_date=settings.end_date,
+        duration_seconds=(at - totals.started_at).total_seconds(),
+        total_trades=state.trades_total,
+        winning_trades=state.trades_won,
+        losing_trades=state.trades_lost,
+        total_pnl_amount=state.equity - measured.starting_capital,
+        total_pnl_pct=measured.pnl_pct,
+        win_rate=percent(metrics.win_rate),
+        max_drawdown_pct=measured.max_drawdown_pct,
+        sharpe_ratio=metrics.sharpe,
+        profit_factor=metrics.profit_factor,
+        starting_capital=measured.starting_capital,
+        ending_capital=state.equity,
+        avg_trade_pnl=metrics.average_trade_pnl,
+        best_trade_pnl=metrics.best_trade_pnl,
+        worst_trade_pnl=metrics.worst_trade_pnl,
+        avg_holding_seconds=None if holding is None else holding / 1000,
+        gross_pnl=measured.costs.gross_pnl,
+        fees=measured.costs.fees,
+        slippage_cost=measured.costs.slippage,
+        cost_usd=totals.cost_usd,
+        tokens=totals.tokens,
+        metrics=_metrics_json(metrics),
+        config=_config_json(context, measured),
+        equity_curve=_curve(context, measured),
+        buy_and_hold_curve=_benchmark_curve(context, measured),
+        total_candles=state.next_candle,
+        gaps=frame.candles.slice(0, state.next_candle).gaps(context.frame_key.timeframe),
+        ambiguous_candles=state.ambiguous_candles,
+        optimistic_pnl_pct=_optional_percent(measured.optimistic_pnl),
+        missed_candles=totals.missed_candles,
+        paused_candles=totals.paused_candles,
+        late_decisions=totals.late_decisions,
+        invalid_replies=totals.invalid_replies,
+        possibly_paid_twice=totals.possibly_paid_twice,
+        blind=settings.blind,
+        low_sample=metrics.low_sample,
+        open_position_at_end=state.position is not None,
+        end_reason=ended.reason,
+        data_source=settings.data_source,
+        data_fingerprint=totals.data_fingerprint,
+    )
+
+
+def _optional_percent(fraction: float | None) -> float | None:
+    return None if fraction is None else clamped_percent(fraction)
+
+
+def _metrics_json(metrics: Metrics) -> dict[str, Any]:
+    """Every metric; fractions as percent under `…_pct`, durations in seconds."""
+    found: dict[str, Any] = {}
+    for name, value in asdict(metrics).items():
+        if name in _FRACTIONS:
+            found[f"{name}_pct"] = percent(value)
+        elif name.endswith("_ms"):
+            found[f"{name.removesuffix('_ms')}_seconds"] = None if value is None else value / 1000
+        else:
+            found[name] = value
+    return found
+
+
+def _config_json(context: SessionContext, measured: Measured) -> dict[str, Any]:
+    settings = context.settings
+    return {
+        "rules": settings.rules,
+        "decision_mode": settings.decision_mode,
+        "decision_interval_candles": settings.decision_interval_candles,
+        "first_decision_candle": settings.first_decision_candle,
+        "warm_up_candles": settings.warm_up_candles,
+        "indicators": settings.indicators,
+        "custom_indicators": settings.custom_indicators,
+        "strategy_prompt": settings.strategy_prompt,
+        "data_set_id": str(settings.data_set_id),
+        "decisions": measured.totals.decisions,
+        "overridden_decisions": measured.totals.overridden_decisions,
+    }
+
+
+def _close_times(context: SessionContext, measured: Measured) -> Times:
+    return measured.open_times + context.rules.timeframe_ms
+
+
+def _curve(context: SessionContext, measured: Measured) -> list[dict[str, Any]]:
+    """At most 1,000 points that keep every extreme; drawdown is negative percent."""
+    if not measured.equity.size:
+        return []
+    times = _close_times(context, measured)
+    falls = drawdowns(measured.equity, measured.starting_capital)
+    kept = thin_curve(times, measured.equity, starting_capital=measured.starting_capital)
+    return [
+        {
+            "time": int(times[i]),
+            "value": float(measured.equity[i]),
+            "drawdown": -_finite(float(falls[i])) * 100,
+        }
+        for i in kept
+    ]
+
+
+def _benchmark_curve(context: SessionContext, measured: Measured) -> list[dict[str, Any]]:
+    if not measured.benchmark.size:
+        return []
+    times = _close_times(context, measured)
+    kept: Sequence[int] = thin_curve(times, measured.benchmark)
+    return [{"time": int(times[i]), "value": float(measured.benchmark[i])} for i in kept]
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,69 @@
+"""Starts again every session that should be running and has no workflow.
+
+A start may be interrupted between the commit and Temporal, and Temporal's own data may be lost;
+the session's row says what should be running, and its last stored state where to go on.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from db.engine import Database
+from db.repositories.sessions import ReconcileRepository, StaleSession
+
+# A session that moves needs no help, and one that was just inserted is being started.
+UNCHANGED_FOR = timedelta(seconds=30)
+# Any constant of the project's own: whoever holds it reconciles, the others skip.
+_ADVISORY_LOCK = 4_201_337
+
+_logger = structlog.get_logger(__name__)
+
+
+class SessionStarter(Protocol):
+    """What reconciliation needs of Temporal. Both raise `ConnectionError` when it is away."""
+
+    async def is_running(self, session_id: UUID) -> bool: ...
+
+    async def start_again(self, session: StaleSession) -> None: ...
+
+
+class Reconciler:
+    """Looks for sessions without a workflow, one process at a time."""
+
+    def __init__(self, database: Database, starter: SessionStarter) -> None:
+        self._database = database
+        self._starter = starter
+
+    async def run_every(self, seconds: float) -> None:
+        """Reconcile at once and then regularly, whatever is unreachable meanwhile."""
+        while True:
+            try:
+                started = await self.run_once()
+            except (ConnectionError, DBAPIError, OSError) as e:
+                _logger.warning("not_reconciled", error=type(e).__name__)
+            else:
+                if started:
+                    _logger.info("sessions_started_again", count=started)
+            await asyncio.sleep(seconds)
+
+    async def run_once(self, *, unchanged_for: timedelta = UNCHANGED_FOR) -> int:
+        """Start what has no workflow; return how many. Does nothing while another process does."""
+        async with self._database.as_system() as session:
+            is_mine = await session.execute(
+                text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
+            )
+            if not is_mine.scalar_one():
+                return 0
+            stale = await ReconcileRepository(session).stale(unchanged_for)
+            return sum([await self._restore(each) for each in stale])
+
+    async def _restore(self, session: StaleSession) -> bool:
+        if session.type != "backtest" or await self._starter.is_running(session.id):
+            return False
+        await self._starter.start_again(session)
+        return True

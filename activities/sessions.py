@@ -1,0 +1,419 @@
+"""Moves a session: claims it, steps its candles, records what its user asked for.
+
+Every write names the epoch and the cursor it expects. Where they have moved on, this attempt is
+late: it returns what is stored when its own run did the work, and ends when a newer run owns the
+session.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal, Self
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.contexts import SessionContext, SessionContexts
+from activities.failures import activity_failures, superseded
+from activities.market_data import CandleView
+from activities.step_rows import (
+    STATE,
+    Outcome,
+    Reasons,
+    closed_trade,
+    cursor_move,
+    deciding_candles,
+    happenings,
+    opened_trade,
+    plain_events,
+    row_events,
+    step_rows,
+)
+from db.engine import Database
+from db.market_frames import MarketFrame
+from db.repositories.running_sessions import (
+    ControlChange,
+    LockedSession,
+    RunningSessionRepository,
+)
+from db.repositories.session_trades import SessionTradeRepository
+from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
+from events.payloads import trade_id
+from events.publisher import EventPublisher
+from events.records import count_events
+from events.types import Event, iso_timestamp
+from trading.decisions import Cadence
+from trading.simulation import SimulationState, advance, start
+
+# A chunk ends here, so that a pause takes effect within a second and a retry repeats little.
+CHUNK_CANDLES = 1_000
+CHUNK_SECONDS = 0.5
+
+ControlKind = Literal["pause", "resume", "speed", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimInput:
+    """Names the session a run wants to own."""
+
+    session_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimResult:
+    """Where the session stands; `finished_result_id` says that there is nothing left to do."""
+
+    epoch: int
+    total_candles: int
+    starting_capital: float
+    cadence: Cadence
+    state: SimulationState
+    decision_due: bool
+    paused: bool
+    pause_reason: str | None
+    speed: str
+    stopping: bool
+    finished_result_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInput:
+    """The next candle of a session, and the state before it."""
+
+    session_id: str
+    user_id: str
+    epoch: int
+    state: SimulationState
+    view: CandleView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkInput:
+    """A stretch without a decision: from the state's next candle up to, without, `stop`."""
+
+    session_id: str
+    user_id: str
+    epoch: int
+    state: SimulationState
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlInput:
+    """What the user, or trouble with the model, asks of a session; counts once per `control_id`."""
+
+    session_id: str
+    user_id: str
+    control_id: str
+    kind: ControlKind
+    reason: str = "user"
+    message: str | None = None
+    speed: str | None = None
+    close_position: bool = True
+    epoch: int = 0
+    cursor: int = 0
+
+    def owned_by(self, epoch: int, cursor: int) -> Self:
+        """The same control, to be applied under this epoch before candle `cursor`."""
+        return replace(self, epoch=epoch, cursor=cursor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlResult:
+    """A session's controls after one was applied."""
+
+    paused: bool
+    pause_reason: str | None
+    speed: str
+    stopping: bool
+
+
+class SessionActivities:
+    """Claims and steps sessions."""
+
+    def __init__(
+        self, database: Database, contexts: SessionContexts, publisher: EventPublisher
+    ) -> None:
+        self._database = database
+        self._contexts = contexts
+        self._publisher = publisher
+
+    @activity.defn
+    async def claim(self, input: ClaimInput) -> ClaimResult:
+        """Make this workflow run the session's only owner; asked again, it stays that."""
+        with activity_failures():
+            session_id = UUID(input.session_id)
+            run_id = activity.info().workflow_run_id or ""
+            context = await self._contexts.get(input.session_id, input.user_id)
+            async with self._database.for_user(context.user_id) as session:
+                running = RunningSessionRepository(session)
+                locked = _existing(await running.lock(session_id), input.session_id)
+                if locked.status == "failed":
+                    raise superseded(input.session_id)
+                epoch = locked.epoch
+                if locked.result_id is None and locked.owner_run_id != run_id:
+                    epoch = await running.own(session_id, run_id)
+                stored = await StepRepository(session).latest_state(session_id)
+            state = STATE.validate_json(stored) if stored else start(context.rules)
+            return _claimed(context, locked, epoch, state)
+
+    @activity.defn
+    async def execute_step(self, input: StepInput) -> SimulationState:
+        """Step one candle: fill, protect, mark and guard, in one transaction; return the state."""
+        with activity_failures():
+            context = await self._contexts.get(input.session_id, input.user_id)
+            step = advance(input.state, input.view.candle, context.rules)
+            outcome = Outcome(step=step, candle=input.view.candle, indicators=input.view.indicators)
+            return await self._store(context, input.epoch, input.state, [outcome])
+
+    @activity.defn
+    async def run_candles(self, input: ChunkInput) -> SimulationState:
+        """Step a stretch of candles in one transaction, until `stop` or for half a second."""
+        with activity_failures():
+            activity.heartbeat()
+            context = await self._contexts.get(input.session_id, input.user_id)
+            frame = await self._contexts.frame(context)
+            outcomes = list(_stretch(context, frame, input.state, input.stop))
+            activity.heartbeat()
+            return await self._store(context, input.epoch, input.state, outcomes)
+
+    @activity.defn
+    async def record_control(self, input: ControlInput) -> ControlResult:
+        """Apply a pause, resume, speed or stop once, with its event."""
+        with activity_failures():
+            session_id, user_id = UUID(input.session_id), UUID(input.user_id)
+            async with self._database.for_user(user_id) as session:
+                result, row = await _apply_control(session, session_id, input)
+            if row is not None:
+                await self._publisher.publish(session_id, plain_events(row, "control"))
+            return result
+
+    async def _store(
+        self,
+        context: SessionContext,
+        epoch: int,
+        before: SimulationState,
+        outcomes: Sequence[Outcome],
+    ) -> SimulationState:
+        frame = await self._contexts.frame(context)
+        async with self._database.for_user(context.user_id) as session:
+            rows: Sequence[NewStep | StoredStep]
+            written = await _write(session, context, epoch, outcomes)
+            if written is not None:
+                rows, state = written, outcomes[-1].step.state
+            else:
+                rows, state = await _adopt(session, context, epoch, before.next_candle)
+        await self._publisher.publish(context.session_id, _all_events(context, rows, frame))
+        return state
+
+
+def _existing(locked: LockedSession | None, session_id: str) -> LockedSession:
+    if locked is None:
+        raise ApplicationError(
+            f"session {session_id} does not exist", type="SessionNotFound", non_retryable=True
+        )
+    return locked
+
+
+def _claimed(
+    context: SessionContext, locked: LockedSession, epoch: int, state: SimulationState
+) -> ClaimResult:
+    last = state.next_candle - 1
+    undecided = last >= 0 and context.cadence.is_due(last) and not locked.is_decided
+    return ClaimResult(
+        epoch=epoch,
+        total_candles=context.total_candles,
+        starting_capital=context.rules.starting_capital,
+        cadence=context.cadence,
+        state=state,
+        decision_due=undecided and state.ended is None,
+        paused=locked.status == "paused",
+        pause_reason=locked.pause_reason,
+        speed=locked.playback_speed,
+        stopping=locked.stop_close_position is not None,
+        finished_result_id=None if locked.result_id is None else str(locked.result_id),
+    )
+
+
+def _stretch(
+    context: SessionContext, frame: MarketFrame, state: SimulationState, stop: int
+) -> Iterator[Outcome]:
+    deadline = time.monotonic() + CHUNK_SECONDS
+    for index in range(state.next_candle, min(stop, state.next_candle + CHUNK_CANDLES)):
+        candle = frame.candles.candle(index)
+        step = advance(state, candle, context.rules)
+        yield Outcome(step=step, candle=candle, indicators={})
+        state = step.state
+        if step.ended is not None or time.monotonic() > deadline:
+            return
+
+
+async def _write(
+    session: AsyncSession, context: SessionContext, epoch: int, outcomes: Sequence[Outcome]
+) -> list[NewStep] | None:
+    """Write the steps; None when the session has moved on from where they begin."""
+    reasons = await _reasons(session, context.session_id, outcomes)
+    found = [
+        happenings(each.step, each.candle.close, context.session_id, reasons) for each in outcomes
+    ]
+    events = sum(count_events(each, "step") for each in found)
+    steps = StepRepository(session)
+    numbering = await steps.move_cursor(cursor_move(context, epoch, outcomes, events))
+    if numbering is None:
+        return None
+    rows = list(step_rows(context, outcomes, found, numbering))
+    await steps.insert(context.session_id, rows)
+    await _write_trades(session, context.session_id, outcomes, reasons)
+    return rows
+
+
+async def _reasons(session: AsyncSession, session_id: UUID, outcomes: Sequence[Outcome]) -> Reasons:
+    running = RunningSessionRepository(session)
+    candles = deciding_candles([outcome.step for outcome in outcomes])
+    return Reasons(
+        by_candle={candle: await running.reasoning(session_id, candle) for candle in candles}
+    )
+
+
+async def _write_trades(
+    session: AsyncSession, session_id: UUID, outcomes: Sequence[Outcome], reasons: Reasons
+) -> None:
+    trades = SessionTradeRepository(session)
+    for step in (outcome.step for outcome in outcomes):
+        if step.opened:
+            row = opened_trade(session_id, step.opened, reasons)
+            await trades.put(session_id, row)
+            await trades.link_decision(session_id, step.opened.decided_candle, row.id)
+        if step.closed:
+            await trades.put(session_id, closed_trade(session_id, step.closed, reasons))
+            if step.closed.exit_decided_candle is not None:
+                closing = trade_id(session_id, step.closed.trade_number)
+                await trades.link_decision(session_id, step.closed.exit_decided_candle, closing)
+
+
+async def _adopt(
+    session: AsyncSession, context: SessionContext, epoch: int, start_candle: int
+) -> tuple[Sequence[StoredStep], SimulationState]:
+    """What an earlier attempt of this run stored from `start_candle` on."""
+    locked = await RunningSessionRepository(session).lock(context.session_id)
+    steps = StepRepository(session)
+    stored = await steps.latest_state(context.session_id)
+    if locked is None or locked.epoch != epoch or stored is None:
+        raise superseded(str(context.session_id))
+    rows = await steps.rows_from(context.session_id, phase="step", candle_number=start_candle)
+    return rows, STATE.validate_json(stored)
+
+
+def _all_events(
+    context: SessionContext, rows: Sequence[NewStep | StoredStep], frame: MarketFrame
+) -> list[Event]:
+    return [event for row in rows for event in row_events(context, row, frame)]
+
+
+async def _apply_control(
+    session: AsyncSession, session_id: UUID, input: ControlInput
+) -> tuple[ControlResult, NewStep | StoredStep | None]:
+    running, steps = RunningSessionRepository(session), StepRepository(session)
+    locked = _existing(await running.lock(session_id), input.session_id)
+    if locked.epoch != input.epoch:
+        raise superseded(input.session_id)
+    if (applied := await steps.control(session_id, input.control_id)) is not None:
+        return _controls(_current(locked)), applied
+    count = 0 if input.kind == "stop" else 2 if input.message else 1
+    numbering = await steps.number_events(
+        session_id, epoch=input.epoch, cursor=locked.cursor, events=count
+    )
+    if numbering is None:
+        raise superseded(input.session_id)
+    change = _changed(locked, input, numbering.first_at)
+    await running.apply_control(session_id, change)
+    if count == 0:
+        # A stop repeats without harm: its effect is the result, which exists once.
+        return _controls(change), None
+    row = _control_row(input, locked, numbering, count)
+    ordinal = await steps.next_ordinal(session_id, locked.cursor)
+    await steps.insert(
+        session_id, [row], phase="control", ordinal=ordinal, control_id=input.control_id
+    )
+    return _controls(change), row
+
+
+def _current(locked: LockedSession) -> ControlChange:
+    return ControlChange(
+        status=locked.status,
+        pause_reason=locked.pause_reason,
+        speed=locked.playback_speed,
+        stop_close_position=locked.stop_close_position,
+    )
+
+
+def _changed(locked: LockedSession, input: ControlInput, at: datetime) -> ControlChange:
+    change = _current(locked)
+    match input.kind:
+        case "pause":
+            error = _trouble(input)
+            return replace(
+                change, status="paused", pause_reason=input.reason, paused_at=at, error=error
+            )
+        case "resume":
+            return replace(change, status="running", pause_reason=None)
+        case "speed":
+            return replace(change, speed=input.speed or change.speed)
+        case "stop":
+            already = change.stop_close_position
+            chosen = input.close_position if already is None else already
+            return replace(change, stop_close_position=chosen)
+
+
+def _trouble(input: ControlInput) -> dict[str, str] | None:
+    if input.message is None:
+        return None
+    return {"error_code": input.reason.upper(), "message": input.message}
+
+
+def _controls(change: ControlChange) -> ControlResult:
+    return ControlResult(
+        paused=change.status == "paused",
+        pause_reason=change.pause_reason,
+        speed=change.speed,
+        stopping=change.stop_close_position is not None,
+    )
+
+
+def _control_row(
+    input: ControlInput, locked: LockedSession, numbering: Numbering, count: int
+) -> NewStep:
+    return NewStep(
+        candle_number=locked.cursor,
+        first_seq=numbering.first_seq,
+        last_seq=numbering.first_seq + count - 1,
+        happened_at=numbering.first_at,
+        events=_control_events(input, locked, iso_timestamp(numbering.first_at)),
+    )
+
+
+def _control_events(input: ControlInput, locked: LockedSession, at: str) -> list[dict[str, object]]:
+    if input.kind == "resume":
+        return [{"event": "session_resumed", "data": {"resumed_at": at}}]
+    if input.kind == "speed":
+        return [{"event": "speed_changed", "data": {"speed": input.speed}}]
+    paused = {
+        "paused_at": at,
+        "current_candle": locked.cursor,
+        "current_equity": locked.current_equity,
+        "reason": input.reason,
+    }
+    found: list[dict[str, object]] = [{"event": "session_paused", "data": paused}]
+    if input.message:
+        trouble = {
+            "error_code": input.reason.upper(),
+            "message": input.message,
+            "candle_index": max(locked.cursor - 1, 0),
+            "recoverable": True,
+        }
+        found.insert(0, {"event": "session_error", "data": trouble})
+    return found

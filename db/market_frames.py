@@ -1,0 +1,131 @@
+"""Candles of a data set with their indicators, loaded and computed once per process."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+from uuid import UUID
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+
+from db.engine import Database
+from db.repositories.candles import CandleRepository
+from trading.candles import Candle, CandleSeries, Timeframe
+from trading.indicators import CustomIndicator, compute_indicators, plan_indicators
+
+# 512 MiB: a hundred tests of 50,000 candles with ten indicators each.
+CACHE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameKey:
+    """What a frame is made of: a window of a data set, its warm-up, and a set of indicators.
+
+    The window holds the candles with `open_time >= start_ms` that close by `end_ms` (epoch ms).
+    """
+
+    data_set_id: UUID
+    start_ms: int
+    end_ms: int
+    timeframe: Timeframe
+    warm_up: int
+    identifiers: tuple[str, ...]
+    custom: tuple[CustomIndicator, ...] = ()
+    blind: bool = False
+
+    def as_blind(self) -> Self:
+        return replace(self, blind=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MarketFrame:
+    """The candles of a window, without their warm-up, and each indicator's value at each of them.
+
+    In a blind frame prices are multiplied by `price_factor`, so that the first close is 100.
+    """
+
+    candles: CandleSeries
+    indicators: Mapping[str, NDArray[np.float64]]
+    price_factor: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.candles)
+
+    def values(self, index: int) -> dict[str, float | None]:
+        """Every indicator at a candle; None where it has no value yet."""
+        values = {name: float(column[index]) for name, column in self.indicators.items()}
+        return {name: None if value != value else value for name, value in values.items()}  # noqa: PLR0124
+
+    def window(self, stop: int, length: int) -> list[Candle]:
+        """Up to `length` candles that end with the one before `stop`."""
+        return [self.candles.candle(i) for i in range(max(0, stop - length), stop)]
+
+    def first_ready(self, threshold: float) -> int | None:
+        """The first candle at which that share of the values (0 to 1) is known; None for never."""
+        if not self.indicators:
+            return 0 if len(self) else None
+        known = np.mean([np.isfinite(column) for column in self.indicators.values()], axis=0)
+        ready = np.flatnonzero(known >= threshold)
+        return int(ready[0]) if ready.size else None
+
+    @property
+    def nbytes(self) -> int:
+        return (6 + len(self.indicators)) * 8 * len(self) + 1024
+
+
+class MarketFrames:
+    """Frames by their key, as far as memory allows; a missing one is loaded once for all askers."""
+
+    def __init__(self, database: Database, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._database = database
+        self._cache: LRUCache[FrameKey, MarketFrame] = LRUCache(
+            cache_bytes, getsizeof=lambda frame: frame.nbytes
+        )
+        self._loading: dict[FrameKey, asyncio.Lock] = {}
+
+    async def get(self, user_id: UUID, key: FrameKey) -> MarketFrame:
+        """Return the frame of `key`, whose data set the user may read."""
+        if (cached := self._cache.get(key)) is not None:
+            return cached
+        async with self._loading.setdefault(key, asyncio.Lock()):
+            if (cached := self._cache.get(key)) is None:
+                cached = await self._load(user_id, key)
+                if cached.nbytes <= self._cache.maxsize:
+                    self._cache[key] = cached
+        self._loading.pop(key, None)
+        return cached
+
+    async def _load(self, user_id: UUID, key: FrameKey) -> MarketFrame:
+        async with self._database.for_user(user_id) as session:
+            series, warm_up = await CandleRepository(session).load_window(
+                key.data_set_id,
+                start_ms=key.start_ms,
+                end_ms=key.end_ms - key.timeframe.milliseconds,
+                warm_up=key.warm_up,
+            )
+        return await asyncio.to_thread(build_frame, key, series, warm_up)
+
+
+def build_frame(key: FrameKey, series: CandleSeries, warm_up: int) -> MarketFrame:
+    """Compute the indicators over `series`, whose first `warm_up` candles precede the window."""
+    factor = 1.0
+    if key.blind:
+        series, factor = _blinded(series, warm_up)
+    columns = compute_indicators(plan_indicators(key.identifiers, key.custom), series)
+    return MarketFrame(
+        candles=series.slice(warm_up, len(series)),
+        indicators={name: column[warm_up:] for name, column in columns.items()},
+        price_factor=factor,
+    )
+
+
+def _blinded(series: CandleSeries, warm_up: int) -> tuple[CandleSeries, float]:
+    if warm_up >= len(series):
+        return series, 1.0
+    factor = 100.0 / float(series.close[warm_up])
+    # Without a warm-up the first candle is all that may be known of the volume.
+    known: Sequence[float] = series.volume[: max(warm_up, 1)].tolist()
+    mean = sum(known) / len(known)
+    return series.scaled(factor, 1.0 / mean if mean > 0 else 1.0), factor

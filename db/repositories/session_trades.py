@@ -1,0 +1,117 @@
+"""Trades as their session's steps write them: absolute values, so that a repeat changes nothing."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+_UPSERT = text("""
+    INSERT INTO trades (id, session_id, trade_number, type, entry_price, entry_time, entry_candle,
+        decided_candle, entry_reasoning, exit_price, exit_time, exit_candle, exit_decided_candle,
+        exit_type, exit_reasoning, size, leverage, margin, fees, slippage_cost, gross_pnl,
+        pnl_amount, pnl_pct, stop_loss, take_profit, liquidation_price, ambiguous, overrides)
+    VALUES (:id, :session_id, :trade_number, :type, CAST(:entry_price AS numeric), :entry_time,
+        :entry_candle, :decided_candle, :entry_reasoning, CAST(:exit_price AS numeric), :exit_time,
+        :exit_candle, :exit_decided_candle, :exit_type, :exit_reasoning, CAST(:size AS numeric),
+        CAST(:leverage AS numeric), CAST(:margin AS numeric), CAST(:fees AS numeric),
+        CAST(:slippage_cost AS numeric), CAST(:gross_pnl AS numeric), CAST(:pnl_amount AS numeric),
+        CAST(:pnl_pct AS numeric), CAST(:stop_loss AS numeric), CAST(:take_profit AS numeric),
+        CAST(:liquidation_price AS numeric), :ambiguous, CAST(:overrides AS jsonb))
+    ON CONFLICT (session_id, trade_number) DO UPDATE SET
+        exit_price = excluded.exit_price, exit_time = excluded.exit_time,
+        exit_candle = excluded.exit_candle, exit_decided_candle = excluded.exit_decided_candle,
+        exit_type = excluded.exit_type, exit_reasoning = excluded.exit_reasoning,
+        fees = excluded.fees, slippage_cost = excluded.slippage_cost,
+        gross_pnl = excluded.gross_pnl, pnl_amount = excluded.pnl_amount,
+        pnl_pct = excluded.pnl_pct, ambiguous = excluded.ambiguous
+""")
+
+_LINK_DECISION = text("""
+    UPDATE decisions SET trade_id = :trade_id
+    WHERE session_id = :session_id AND candle_number = :candle_number
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeRow:
+    """A trade's row; the exit's columns are None while the position is open. Times in epoch ms."""
+
+    id: UUID
+    trade_number: int
+    type: str
+    entry_price: float
+    entry_time: int
+    entry_candle: int
+    decided_candle: int
+    entry_reasoning: str
+    size: float
+    leverage: float
+    margin: float
+    fees: float
+    slippage_cost: float
+    stop_loss: float | None
+    take_profit: float | None
+    liquidation_price: float | None
+    overrides: list[dict[str, Any]]
+    exit_price: float | None = None
+    exit_time: int | None = None
+    exit_candle: int | None = None
+    exit_decided_candle: int | None = None
+    exit_type: str | None = None
+    exit_reasoning: str | None = None
+    gross_pnl: float | None = None
+    pnl_amount: float | None = None
+    pnl_pct: float | None = None
+    ambiguous: bool = False
+
+
+_NUMERIC = (
+    "entry_price",
+    "exit_price",
+    "size",
+    "leverage",
+    "margin",
+    "fees",
+    "slippage_cost",
+    "gross_pnl",
+    "pnl_amount",
+    "pnl_pct",
+    "stop_loss",
+    "take_profit",
+    "liquidation_price",
+)
+
+
+class SessionTradeRepository:
+    """Writes trades, within the caller's transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def put(self, session_id: UUID, trade: TradeRow) -> None:
+        """Insert the trade, or complete the row of its entry."""
+        values = asdict(trade) | {"session_id": session_id}
+        # As text: PostgreSQL keeps only 15 digits of a float8 that it casts to numeric.
+        values |= {name: _number(values[name]) for name in _NUMERIC}
+        values |= {name: _time(values[name]) for name in ("entry_time", "exit_time")}
+        values["overrides"] = orjson.dumps(trade.overrides).decode()
+        await self._session.execute(_UPSERT, values)
+
+    async def link_decision(self, session_id: UUID, candle_number: int, trade_id: UUID) -> None:
+        """Note on the decision of a candle which trade came of it."""
+        await self._session.execute(
+            _LINK_DECISION,
+            {"session_id": session_id, "candle_number": candle_number, "trade_id": trade_id},
+        )
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else repr(value)
+
+
+def _time(epoch_ms: int | None) -> datetime | None:
+    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, tz=UTC)

@@ -1,0 +1,193 @@
+"""The worker: runs workflows and activities until it is told to stop."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+import structlog
+import uvloop
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from redis.asyncio import Redis
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorAutoscaling, Worker
+
+from activities.contexts import SessionContexts
+from activities.decisions import DecisionActivities
+from activities.market_data import MarketDataActivities
+from activities.reconciliation import Reconciler
+from activities.results import ResultActivities
+from activities.sessions import SessionActivities
+from db.engine import Database
+from db.market_frames import MarketFrames
+from events.publisher import EventPublisher
+from integrations.openrouter.client import OpenRouterClient
+from observability import configure_logging
+from settings import SettingsError, WorkerSettings, worker_settings
+from workflows.backtest import BacktestWorkflow, decision_queue
+from workflows.runtime import Temporal, connect
+
+# A cancelled model call is seen by its activity within this time.
+HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
+RECONCILE_INTERVAL_S = 60.0
+# Redis that hangs holds up a step no longer than this; events are in the database anyway.
+REDIS_TIMEOUT_S = 2.0
+
+_logger = structlog.get_logger(__name__)
+
+
+class FernetKeyRing:
+    """Opens stored API keys with any of the configured keys."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def decrypt(self, token: str) -> str:
+        """Return the plain key; raises ValueError when no configured key opens it."""
+        try:
+            return self._fernet.decrypt(token.encode()).decode()
+        except InvalidToken:
+            raise ValueError("the stored key cannot be opened") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activities:
+    """The activities of one worker, with everything they use."""
+
+    market_data: MarketDataActivities
+    sessions: SessionActivities
+    decisions: DecisionActivities
+    results: ResultActivities
+
+
+def build_activities(
+    database: Database, publisher: EventPublisher, openrouter: OpenRouterClient, keys: FernetKeyRing
+) -> Activities:
+    """Wire the activities over one cache of candles and settings."""
+    contexts = SessionContexts(database, MarketFrames(database))
+    return Activities(
+        market_data=MarketDataActivities(contexts),
+        sessions=SessionActivities(database, contexts, publisher),
+        decisions=DecisionActivities(database, contexts, publisher, openrouter, keys),
+        results=ResultActivities(database, contexts, publisher),
+    )
+
+
+def build_workers(
+    client: Client,
+    task_queue: str,
+    activities: Activities,
+    *,
+    max_activities: int = 50,
+    max_decisions: int = 64,
+    grace: timedelta = timedelta(seconds=20),
+) -> list[Worker]:
+    """One worker for workflows and their steps, one for model calls."""
+    steps = Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[BacktestWorkflow],
+        activities=[
+            activities.market_data.calculate_indicators,
+            activities.sessions.claim,
+            activities.sessions.execute_step,
+            activities.sessions.run_candles,
+            activities.sessions.record_control,
+            activities.results.finish,
+            activities.results.fail,
+        ],
+        max_concurrent_activities=max_activities,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(minimum=2, initial=5, maximum=20),
+        graceful_shutdown_timeout=grace,
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+    )
+    decisions = Worker(
+        client,
+        task_queue=decision_queue(task_queue),
+        activities=[activities.decisions.request_decision],
+        max_concurrent_activities=max_decisions,
+        graceful_shutdown_timeout=grace,
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+    )
+    return [steps, decisions]
+
+
+@asynccontextmanager
+async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Database, Activities]]:
+    """Open what the activities need, and close it again."""
+    async with AsyncExitStack() as stack:
+        database = Database.connect(
+            settings.database_url.get_secret_value(),
+            system_url=_secret(settings.database_system_url),
+            pool_size=settings.database_pool_size,
+        )
+        stack.push_async_callback(database.dispose)
+        redis = Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+        )
+        stack.push_async_callback(redis.aclose)
+        limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
+        http = await stack.enter_async_context(httpx.AsyncClient(limits=limits))
+        client = await connect(
+            settings.temporal_address,
+            namespace=settings.temporal_namespace,
+            payload_keys=_secret(settings.temporal_payload_keys),
+            api_key=_secret(settings.temporal_api_key),
+            tls=settings.temporal_tls,
+        )
+        openrouter = OpenRouterClient(
+            http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
+        )
+        keys = FernetKeyRing(settings.encryption_keys)
+        yield client, database, build_activities(database, EventPublisher(redis), openrouter, keys)
+
+
+async def run(settings: WorkerSettings) -> None:
+    """Work until SIGTERM or SIGINT, then let running activities end."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopped.set)
+    async with opened(settings) as (client, database, activities), AsyncExitStack() as stack:
+        workers = build_workers(
+            client,
+            settings.temporal_task_queue,
+            activities,
+            max_activities=settings.worker_max_activities,
+            max_decisions=settings.worker_max_decisions,
+            grace=timedelta(seconds=settings.worker_graceful_shutdown_seconds),
+        )
+        for each in workers:
+            await stack.enter_async_context(each)
+        reconciler = Reconciler(database, Temporal(client, settings.temporal_task_queue))
+        reconciling = asyncio.create_task(reconciler.run_every(RECONCILE_INTERVAL_S))
+        _logger.info("worker_ready", task_queue=settings.temporal_task_queue)
+        await stopped.wait()
+        reconciling.cancel()
+        await asyncio.wait([reconciling])
+    # The client's native threads may abort a process that exits at once.
+    await asyncio.sleep(0.1)
+
+
+def _secret(value: object) -> str | None:
+    get = getattr(value, "get_secret_value", None)
+    return None if get is None else get()
+
+
+def main() -> None:
+    try:
+        settings = worker_settings()
+    except SettingsError as e:
+        sys.exit(str(e))
+    configure_logging(level=settings.log_level, form=settings.log_format, process="worker")
+    uvloop.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Every time limit and retry, with its reason."""
+
+from datetime import timedelta
+from typing import TypedDict
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType
+
+from activities.failures import PERMANENT_FAILURES
+
+
+class ActivityOptions(TypedDict, total=False):
+    """The part of `execute_activity`'s options that a policy fixes."""
+
+    start_to_close_timeout: timedelta
+    schedule_to_close_timeout: timedelta
+    heartbeat_timeout: timedelta
+    retry_policy: RetryPolicy
+    cancellation_type: ActivityCancellationType
+
+
+# PostgreSQL or Redis being away is no reason to lose a test: tried for ever, soon at first.
+# Failures that another attempt cannot cure are named by `activities.failures`.
+_PERSISTENT = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=5),
+    non_retryable_error_types=PERMANENT_FAILURES,
+)
+
+# One candle is a few milliseconds of work. A worker that died is noticed only by this limit.
+STEP = ActivityOptions(start_to_close_timeout=timedelta(seconds=10), retry_policy=_PERSISTENT)
+
+# The first call of a session loads its candles and computes its indicators: 50,000 candles with
+# 40 indicators stay below five seconds on a busy machine.
+INDICATORS = ActivityOptions(start_to_close_timeout=timedelta(seconds=20), retry_policy=_PERSISTENT)
+
+# Half a second of candles and one transaction; a dead worker is noticed by the heartbeat.
+CHUNK = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=timedelta(seconds=10),
+    retry_policy=_PERSISTENT,
+)
+
+# A result reads every step of the test: seconds for 50,000 candles, heartbeats in between.
+FINISH = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=30),
+    retry_policy=_PERSISTENT,
+)
+
+# HTTP limit (30 s) < one attempt (two calls, since an invalid reply is asked for once more, and
+# the grace of a cancelled call) < all attempts. Five minutes ride out a provider's restart;
+# after that the session pauses and its owner decides.
+DECISION = ActivityOptions(
+    start_to_close_timeout=timedelta(seconds=90),
+    schedule_to_close_timeout=timedelta(minutes=5),
+    heartbeat_timeout=timedelta(seconds=5),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=60),
+        maximum_attempts=8,
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+    # What was paid is booked before the workflow goes on.
+    cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+)
+
+# Milliseconds between candles, as the front end's four speeds promise.
+PLAYBACK_DELAY = {
+    "slow": timedelta(milliseconds=1000),
+    "normal": timedelta(milliseconds=500),
+    "fast": timedelta(milliseconds=200),
+    "instant": timedelta(0),
+}
