@@ -6,9 +6,16 @@ from db.models.candles import DataSet, DataSetRecord, StoredCandle
 from db.models.columns import Base
 from db.models.decisions import Decision, DecisionRecord, ModelCall, ModelCallRecord
 from db.models.idempotency import IdempotencyKey, IdempotencyRecord
-from db.models.inbox import ActivityLog, ActivityRecord, Notification, NotificationRecord
-from db.models.results import ResultListed, ResultRecord, TestResult
-from db.models.sessions import SessionRecord, SessionStatus, TradingSession
+from db.models.inbox import (
+    ActivityLog,
+    ActivityRecord,
+    NewActivity,
+    NewNotification,
+    Notification,
+    NotificationRecord,
+)
+from db.models.results import NewResult, ResultListed, ResultRecord, TestResult
+from db.models.sessions import NewSession, SessionRecord, SessionStatus, TradingSession
 from db.models.steps import Step, StepRecord
 from db.models.trades import Trade, TradeRecord
 from db.models.users import User, UserRecord, UserSettings, UserSettingsRecord
@@ -31,6 +38,10 @@ __all__ = [
     "IdempotencyRecord",
     "ModelCall",
     "ModelCallRecord",
+    "NewActivity",
+    "NewNotification",
+    "NewResult",
+    "NewSession",
     "Notification",
     "NotificationRecord",
     "ResultListed",

@@ -62,6 +62,10 @@ class Notification(NotificationFields, table=True):
     created_at: StampedByDatabase = None
 
 
+class NewNotification(NotificationFields):
+    """A message to be stored."""
+
+
 class NotificationRecord(NotificationFields):
     """A notification as read."""
 
@@ -124,6 +128,10 @@ class ActivityLog(ActivityFields, table=True):
     )
 
     created_at: StampedByDatabase = None
+
+
+class NewActivity(ActivityFields):
+    """A line of history to be stored."""
 
 
 class ActivityRecord(ActivityFields):

@@ -114,6 +114,10 @@ class TestResult(ResultFields, table=True):
     created_at: StampedByDatabase = None
 
 
+class NewResult(ResultFields):
+    """A result to be stored; `id` is a uuid5 of its session."""
+
+
 class ResultListed(ResultSummary):
     """A result as listed."""
 

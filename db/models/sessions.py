@@ -22,7 +22,7 @@ from db.models.columns import (
     one_of,
 )
 
-LIVE_STATUSES = ("initializing", "running", "paused")
+UNFINISHED = ("configuring", "initializing", "running", "paused")
 
 
 class SessionFields(Base):
@@ -140,6 +140,10 @@ class TradingSession(SessionFields, table=True):
 
     created_at: StampedByDatabase = None
     updated_at: StampedByDatabase = None
+
+
+class NewSession(SessionFields):
+    """A session to be stored."""
 
 
 class SessionRecord(SessionFields):

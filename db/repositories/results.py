@@ -1,0 +1,140 @@
+"""Results, and the statistics of the agents they belong to."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import Boolean, ColumnElement, func, literal_column, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from db.models import Agent, NewResult, ResultListed, ResultRecord, TestResult
+
+# Optional in the model only because the database computes it.
+_IS_PROFITABLE: ColumnElement[bool] = literal_column("test_results.is_profitable", Boolean)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFilter:
+    """Which results to list, the newest first; `search` is for agent name and asset."""
+
+    search: str | None = None
+    type: Literal["backtest", "forward"] | None = None
+    profitable: bool | None = None
+    agent_id: UUID | None = None
+    asset: str | None = None
+    mode: str | None = None
+    from_date: datetime | None = None
+    to_date: datetime | None = None
+    page: int = 1
+    limit: int = 20
+
+
+class ResultRepository:
+    """Results of the user whose transaction it is."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def page(self, wanted: ResultFilter) -> tuple[list[ResultListed], int]:
+        """Return a page of results and how many match in all."""
+        matching = _conditions(wanted)
+        columns = [getattr(TestResult, name) for name in ResultListed.model_fields]
+        rows = await self._session.execute(
+            select(*columns)
+            .where(*matching)
+            .order_by(col(TestResult.created_at).desc(), col(TestResult.id).desc())
+            .limit(wanted.limit)
+            .offset((wanted.page - 1) * wanted.limit)
+        )
+        counted = select(func.count()).select_from(TestResult).where(*matching)
+        total = (await self._session.scalars(counted)).one()
+        return [ResultListed.model_validate(dict(row)) for row in rows.mappings()], total
+
+    async def get(self, result_id: UUID) -> ResultRecord | None:
+        """Return a whole result."""
+        return await self._find(col(TestResult.id) == result_id)
+
+    async def of_session(self, session_id: UUID) -> ResultRecord | None:
+        """Return the result of a session."""
+        return await self._find(col(TestResult.session_id) == session_id)
+
+    async def add(self, new: NewResult) -> bool:
+        """Store a result and bring its agent's statistics up to date; False when it was stored.
+
+        The agent is locked first, so that two results of one agent both count.
+        """
+        if new.agent_id is not None:
+            await self._session.execute(
+                select(col(Agent.id))
+                .where(col(Agent.id) == new.agent_id)
+                .with_for_update(key_share=True)
+            )
+        stored = await self._session.scalar(
+            insert(TestResult)
+            .values(**new.model_dump())
+            .on_conflict_do_nothing()
+            .returning(col(TestResult.id))
+        )
+        if stored is not None and new.agent_id is not None:
+            await self._count(new.agent_id)
+        return stored is not None
+
+    async def _find(self, condition: ColumnElement[bool]) -> ResultRecord | None:
+        query = select(TestResult).where(condition).execution_options(populate_existing=True)
+        found = await self._session.scalar(query)
+        return None if found is None else ResultRecord.model_validate(found, from_attributes=True)
+
+    async def _count(self, agent_id: UUID) -> None:
+        """Recompute the agent's statistics from its results: absolute, so never counted twice."""
+        counted = (
+            select(
+                func.count().label("tests_run"),
+                func.max(col(TestResult.total_pnl_pct)).label("best_pnl"),
+                func.count().filter(_IS_PROFITABLE).label("profitable"),
+                func.avg(col(TestResult.win_rate)).label("win_rate"),
+                func.avg(col(TestResult.max_drawdown_pct)).label("drawdown"),
+            )
+            .where(col(TestResult.agent_id) == agent_id)
+            .subquery()
+        )
+        await self._session.execute(
+            update(Agent)
+            .where(col(Agent.id) == agent_id)
+            .values(
+                tests_run=counted.c.tests_run,
+                best_pnl=counted.c.best_pnl,
+                total_profitable_tests=counted.c.profitable,
+                avg_win_rate=counted.c.win_rate,
+                avg_drawdown=counted.c.drawdown,
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _conditions(wanted: ResultFilter) -> list[ColumnElement[bool]]:
+    conditions = [
+        col(getattr(TestResult, name)) == value
+        for name, value in (
+            ("type", wanted.type),
+            ("is_profitable", wanted.profitable),
+            ("agent_id", wanted.agent_id),
+            ("asset", wanted.asset),
+            ("mode", wanted.mode),
+        )
+        if value is not None
+    ]
+    if wanted.search:
+        conditions.append(
+            or_(
+                col(TestResult.agent_name).icontains(wanted.search, autoescape=True),
+                col(TestResult.asset).icontains(wanted.search, autoescape=True),
+            )
+        )
+    if wanted.from_date is not None:
+        conditions.append(col(TestResult.created_at) >= wanted.from_date)
+    if wanted.to_date is not None:
+        conditions.append(col(TestResult.created_at) < wanted.to_date)
+    return conditions
