@@ -229,7 +229,8 @@ class _Simulator:
         return _json(envelope | {"choices": [choice], "usage": call.usage(reply)})
 
     async def _stream(self, call: _Call) -> AsyncIterator[bytes]:
-        self._ledger.in_flight += 1
+        ledger = self._ledger  # the one that this request was counted in
+        ledger.in_flight += 1
         try:
             yield b": OPENROUTER PROCESSING\n\n"
             if "hang" in call.faults:
@@ -239,7 +240,7 @@ class _Simulator:
                     await asyncio.sleep(call.delay)
                 yield event
         finally:
-            self._ledger.in_flight -= 1
+            ledger.in_flight -= 1
 
 
 def _events(call: _Call) -> Iterator[bytes]:
