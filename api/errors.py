@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from typing_extensions import override
-
 import orjson
 import structlog
 from fastapi import FastAPI, Request
@@ -23,6 +21,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from typing_extensions import override
 
 from integrations.errors import IntegrationError
 from trading.errors import InvalidCandles, InvalidFormula, TradingError
@@ -187,9 +186,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> JsonResp
 async def _answer_validation_error(request: Request, error: Exception) -> JsonResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     problems = [{"loc": list(each["loc"]), "msg": _message(each)} for each in error.errors()]
-    return _respond(
-        request, ApiError(422, "VALIDATION_ERROR", _summary(problems), errors=problems)
-    )
+    return _respond(request, ApiError(422, "VALIDATION_ERROR", _summary(problems), errors=problems))
 
 
 def _message(problem: Mapping[str, Any]) -> str:

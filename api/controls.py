@@ -1,0 +1,116 @@
+"""Pausing, resuming, pacing and stopping a test: the same for REST and for sockets."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID, uuid4
+
+from api.errors import Conflict, NotFound, Unavailable
+from db.engine import Database
+from db.models.sessions import UNFINISHED, SessionStatus
+from db.repositories.sessions import SessionRepository
+from workflows.runtime import Temporal, TemporalUnreachable, WorkflowFinished
+
+Speed = Literal["slow", "normal", "fast", "instant"]
+
+# How long a request waits for the result that a stop leads to.
+STOP_PATIENCE = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """What a stop led to; no `result_id` while the workflow is still at it."""
+
+    session_id: UUID
+    result_id: UUID | None
+    final_pnl_pct: float | None
+
+
+class Controls:
+    """Sends a user's wishes to the workflow of one of the user's sessions."""
+
+    def __init__(self, database: Database, temporal: Temporal) -> None:
+        self._database = database
+        self._temporal = temporal
+
+    async def pause(self, user_id: UUID, session_id: UUID) -> datetime:
+        """Pause; return since when."""
+        session = await self._unfinished(user_id, session_id)
+        await _accepted(self._temporal.signal_pause(session_id, _signal_id()))
+        return session.paused_at or datetime.now(tz=UTC)
+
+    async def resume(self, user_id: UUID, session_id: UUID) -> None:
+        await self._unfinished(user_id, session_id)
+        await _accepted(self._temporal.signal_resume(session_id, _signal_id()))
+
+    async def set_speed(self, user_id: UUID, session_id: UUID, speed: Speed) -> None:
+        await self._unfinished(user_id, session_id)
+        await _accepted(self._temporal.signal_speed(session_id, _signal_id(), speed=speed))
+
+    async def stop(self, user_id: UUID, session_id: UUID, *, close_position: bool) -> Stopped:
+        """Stop, and wait a while for the result; a second stop finds what the first one did."""
+        session = await self._find(user_id, session_id)
+        if session.status not in UNFINISHED:
+            return _stopped_before(session)
+        try:
+            await self._temporal.signal_stop(
+                session_id, _signal_id(), close_position=close_position
+            )
+            await self._temporal.wait_result(session_id, STOP_PATIENCE)
+        except WorkflowFinished:
+            return _stopped_before(await self._find(user_id, session_id))
+        except TemporalUnreachable:
+            raise temporal_unreachable() from None
+        return _stopped(await self._find(user_id, session_id))
+
+    async def _find(self, user_id: UUID, session_id: UUID) -> SessionStatus:
+        async with self._database.for_user(user_id) as session:
+            found = await SessionRepository(session).status(session_id)
+        if found is None:
+            raise NotFound("session")
+        return found
+
+    async def _unfinished(self, user_id: UUID, session_id: UUID) -> SessionStatus:
+        session = await self._find(user_id, session_id)
+        if session.status not in UNFINISHED:
+            raise _finished()
+        return session
+
+
+def _stopped_before(session: SessionStatus) -> Stopped:
+    """The same answer as to the first stop; a conflict when the test ended by itself."""
+    if session.status in UNFINISHED:
+        raise Conflict("The test has not started yet. Try again in a moment.")
+    if session.stop_close_position is None or session.result_id is None:
+        raise _finished()
+    return _stopped(session)
+
+
+def _stopped(session: SessionStatus) -> Stopped:
+    return Stopped(
+        session_id=session.id,
+        result_id=session.result_id,
+        final_pnl_pct=session.current_pnl_pct,
+    )
+
+
+def _finished() -> Conflict:
+    return Conflict("The test is finished.", code="SESSION_FINISHED")
+
+
+async def _accepted(signal: Awaitable[None]) -> None:
+    try:
+        await signal
+    except WorkflowFinished:
+        raise Conflict("The test is not running.", code="SESSION_NOT_RUNNING") from None
+    except TemporalUnreachable:
+        raise temporal_unreachable() from None
+
+
+def temporal_unreachable() -> Unavailable:
+    return Unavailable("The engine that runs tests does not answer. Try again in a moment.")
+
+
+def _signal_id() -> str:
+    return str(uuid4())

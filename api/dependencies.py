@@ -1,0 +1,121 @@
+"""What a request is given: the services of the process, and who is asking."""
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from cachetools import TTLCache
+from cryptography.fernet import MultiFernet
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from redis.asyncio import Redis
+from starlette.requests import HTTPConnection
+
+from api.config import ApiConfig
+from api.controls import Controls
+from api.errors import Forbidden, Unauthorized
+from api.realtime.relay import Relay
+from db.engine import Database
+from db.market_frames import MarketFrames
+from db.models.users import UserRecord
+from db.repositories.users import Profile, SignInRepository
+from integrations.clerk.tokens import TokenClaims, TokenRefused, TokenVerifier
+from integrations.openrouter.client import OpenRouterClient
+from workflows.runtime import Temporal
+
+KNOWN_USERS = 10_000
+KNOWN_USER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything the API talks to, made once by the entry point."""
+
+    config: ApiConfig
+    database: Database
+    redis: Redis
+    temporal: Temporal
+    tokens: TokenVerifier
+    openrouter: OpenRouterClient
+    cipher: MultiFernet
+    frames: MarketFrames
+    relay: Relay
+    controls: Controls
+    # Front ends poll by component: who is asking is looked up once in a few seconds.
+    known_users: MutableMapping[str, UserRecord] = field(
+        default_factory=lambda: TTLCache(KNOWN_USERS, KNOWN_USER_S)
+    )
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """Return the services that the app of this request or socket was made with."""
+    services: Services = connection.app.state.services
+    return services
+
+
+def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+InjectedServices = Annotated[Services, Depends(_services)]
+
+_bearer = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", description="A Clerk session token (RS256)."
+)
+
+
+async def sign_in(services: Services, token: str) -> UserRecord:
+    """Return the token's user, created at first sight.
+
+    Raises Unauthorized for a bad token and Forbidden for a deactivated user.
+    """
+    return await _known_user(services, await verified(services, token))
+
+
+async def verified(services: Services, token: str) -> TokenClaims:
+    try:
+        return await services.tokens.verify(token)
+    except TokenRefused as e:
+        raise Unauthorized(str(e)) from None
+
+
+async def _known_user(services: Services, claims: TokenClaims) -> UserRecord:
+    user = services.known_users.get(claims.subject)
+    if user is None:
+        async with services.database.as_system() as session:
+            user, _ = await SignInRepository(session).get_or_create(
+                claims.subject, profile_of(claims)
+            )
+        services.known_users[claims.subject] = user
+    if not user.is_active:
+        raise Forbidden("This account is deactivated.")
+    return user
+
+
+def profile_of(claims: TokenClaims) -> Profile:
+    return Profile(
+        email=claims.email,
+        first_name=claims.first_name,
+        last_name=claims.last_name,
+        username=claims.username,
+        image_url=claims.image_url,
+    )
+
+
+async def _claims(
+    services: InjectedServices,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> TokenClaims:
+    if credentials is None:
+        raise Unauthorized("Sign in: send a session token as `Authorization: Bearer …`.")
+    return await verified(services, credentials.credentials)
+
+
+Claims = Annotated[TokenClaims, Depends(_claims)]
+
+
+async def _current_user(services: InjectedServices, claims: Claims) -> UserRecord:
+    return await _known_user(services, claims)
+
+
+CurrentUser = Annotated[UserRecord, Depends(_current_user)]

@@ -1,0 +1,145 @@
+"""A session's durable events after any number: from Redis, or from the database, which has all."""
+
+from collections.abc import AsyncGenerator
+from typing import cast
+from uuid import UUID
+
+import structlog
+from cachetools import LRUCache
+from redis.exceptions import RedisError
+
+from db.engine import Database
+from db.market_frames import FrameKey, MarketFrame, MarketFrames
+from db.repositories.running_sessions import RunningSessionRepository, SessionSettings
+from db.repositories.steps import StepRepository, StoredStep
+from db.repositories.watching import Standing, WatchingRepository
+from events.payloads import Payload, candle_payload
+from events.records import StepRecord, step_events
+from events.subscriber import SessionSubscriber
+from events.types import Event
+from trading.candles import Timeframe
+from trading.indicators import CustomIndicator
+
+_CACHED_WINDOWS = 1_000
+# The controls that are looked through for the last pause or the end.
+_CONTROLS_READ = 20
+
+_logger = structlog.get_logger(__name__)
+
+
+class Backlog:
+    """Reads what was published and what was stored; writes nothing."""
+
+    def __init__(
+        self, database: Database, subscriber: SessionSubscriber, frames: MarketFrames
+    ) -> None:
+        self._database = database
+        self._subscriber = subscriber
+        self._frames = frames
+        self._windows: LRUCache[UUID, FrameKey] = LRUCache(_CACHED_WINDOWS)
+
+    def listen(self, session_id: UUID) -> AsyncGenerator[list[Event], None]:
+        """Live batches as they are published; an empty one whenever a subscription begins."""
+        listening = self._subscriber.listen(session_id)
+        return cast("AsyncGenerator[list[Event], None]", listening)
+
+    async def standing(self, user_id: UUID, session_id: UUID) -> Standing | None:
+        async with self._database.for_user(user_id) as session:
+            return await WatchingRepository(session).standing(session_id)
+
+    async def read_after(
+        self, user_id: UUID, session_id: UUID, seq: int, *, limit: int
+    ) -> list[Event]:
+        """Return events `seq + 1`, `seq + 2`, …; none when there are no more.
+
+        They may be fewer than `limit`, and somewhat more when they come out of the database.
+        """
+        try:
+            published = await self._subscriber.backlog(session_id, after=seq, limit=limit)
+        except (RedisError, OSError) as e:
+            _logger.warning("backlog_unreachable", error=type(e).__name__)
+            published = []
+        return published or await self._read_stored(user_id, session_id, seq, limit)
+
+    async def latest_stats(self, user_id: UUID, session_id: UUID, *, seq: int) -> Event | None:
+        """The last `stats_update` that is not after `seq`."""
+        async with self._database.for_user(user_id) as session:
+            rows = await WatchingRepository(session).latest(session_id, "step", seq=seq)
+        return None if not rows else _stats_event(rows[0])
+
+    async def latest_controls(self, user_id: UUID, session_id: UUID, *, seq: int) -> list[Event]:
+        """Pauses, resumptions and endings up to `seq`, the newest first."""
+        async with self._database.for_user(user_id) as session:
+            rows = await WatchingRepository(session).latest(
+                session_id, "control", seq=seq, limit=_CONTROLS_READ
+            )
+        return [event for row in rows for event in reversed(_events(row, None))]
+
+    async def _read_stored(
+        self, user_id: UUID, session_id: UUID, seq: int, limit: int
+    ) -> list[Event]:
+        async with self._database.for_user(user_id) as session:
+            rows = await StepRepository(session).rows_after(session_id, seq, limit)
+        if not rows:
+            return []
+        frame = await self._frame(user_id, session_id, rows)
+        events = [event for row in rows for event in _events(row, _candle(row, frame))]
+        return [event for event in events if event.seq is not None and event.seq > seq]
+
+    async def _frame(
+        self, user_id: UUID, session_id: UUID, rows: list[StoredStep]
+    ) -> MarketFrame | None:
+        """The session's candles, unless none of the rows needs one."""
+        if all(row.phase != "step" for row in rows):
+            return None
+        window = self._windows.get(session_id)
+        if window is None:
+            async with self._database.for_user(user_id) as session:
+                settings = await RunningSessionRepository(session).settings(session_id)
+            if settings is None:
+                raise LookupError(f"session {session_id} lost its agent version or its data set")
+            window = self._windows[session_id] = _window(settings)
+        return await self._frames.get(user_id, window)
+
+
+def _window(settings: SessionSettings) -> FrameKey:
+    return FrameKey(
+        data_set_id=settings.data_set_id,
+        start_ms=int(settings.start_date.timestamp() * 1000),
+        end_ms=int(settings.end_date.timestamp() * 1000),
+        timeframe=Timeframe.parse(settings.timeframe),
+        warm_up=settings.warm_up_candles,
+        identifiers=tuple(settings.indicators),
+        custom=tuple(
+            CustomIndicator(name=each["name"], formula=each["formula"])
+            for each in settings.custom_indicators
+        ),
+    )
+
+
+def _candle(row: StoredStep, frame: MarketFrame | None) -> Payload | None:
+    if row.phase != "step" or frame is None:
+        return None
+    index = row.candle_number
+    return candle_payload(
+        frame.candles.candle(index), frame.values(index), index=index, total=len(frame)
+    )
+
+
+def _events(row: StoredStep, candle: Payload | None) -> list[Event]:
+    return step_events(
+        StepRecord(
+            candle_number=row.candle_number,
+            phase=row.phase,
+            first_seq=row.first_seq,
+            happened_at=row.happened_at,
+            events=row.events,
+            stats=row.stats,
+        ),
+        candle,
+    )
+
+
+def _stats_event(row: StoredStep) -> Event:
+    # Only the last of the row's events is wanted, and no candle is needed for that.
+    return _events(row, {})[-1]

@@ -1,0 +1,207 @@
+"""One client of a session's events: knows what it was sent, and sends what comes next.
+
+A watcher is either *live*, fed by its channel through a queue, or *behind*, pulling pages from
+the backlog at the socket's own pace. It begins behind; it falls behind again when its queue
+overflows, when a number is missing, or when the session's row is ahead of what it heard.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import chain, repeat
+from time import monotonic
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.websockets import WebSocket
+
+from api.realtime.backlog import Backlog
+from api.realtime.frames import Frame, frames_of, is_terminal, own_message
+from api.realtime.transport import SocketTransport, transport_of
+from events.types import Event, iso_timestamp
+
+# A page is encoded in a few milliseconds, during which no other socket is served.
+PAGE = 250
+QUEUE_LIMIT = 4_000
+HEARTBEAT_S = 30.0
+STALL_LIMIT_S = 30.0
+_RETRY_DELAYS_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+
+NORMAL_CLOSURE = 1000
+TRY_AGAIN_LATER = 1013
+DEACTIVATED = 4001
+
+_logger = structlog.get_logger(__name__)
+
+
+class Watcher:
+    """Sends a session's events to one accepted socket, in order and once."""
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        backlog: Backlog,
+        *,
+        user_id: UUID,
+        session_id: UUID,
+        last_seq: int | None,
+        stall_limit_s: float = STALL_LIMIT_S,
+    ) -> None:
+        self.user_id = user_id
+        self.session_id = session_id
+        self.sent = last_seq or 0
+        # Clients that count get every candle; the others may be shown a selection.
+        self.counts = last_seq is not None
+        self._socket = socket
+        self._backlog = backlog
+        self._queue: deque[Frame] = deque()
+        self._messages: deque[str] = deque()
+        self._announced = self.sent
+        self._behind = True
+        self._closing: tuple[int, str] | None = None
+        self._wake = asyncio.Event()
+        self._heartbeat_at = monotonic() + HEARTBEAT_S
+        self._stall = _Stall(transport_of(socket.scope), stall_limit_s)
+
+    def offer(self, frames: Sequence[Frame], newest: int) -> None:
+        """Take a live batch, whose highest number is `newest`; never waits."""
+        self._announced = max(self._announced, newest)
+        if not self._behind:
+            self._queue.extend(frames)
+            if len(self._queue) > QUEUE_LIMIT:
+                self._fall_behind()
+        self._wake.set()
+
+    def expect(self, last_seq: int) -> None:
+        """Learn that events up to `last_seq` exist, heard or not."""
+        if last_seq > self._announced:
+            self._announced = last_seq
+            self._fall_behind()
+            self._wake.set()
+
+    def say(self, message: str) -> None:
+        """Queue a message of the relay's own, ahead of the events."""
+        self._messages.append(message)
+        self._wake.set()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close once everything that was announced has been sent."""
+        self._closing = self._closing or (code, reason)
+        self._wake.set()
+
+    def tick(self, now: float) -> bool:
+        """Send a heartbeat when it is due; return False when the client accepts nothing."""
+        if self._stall.is_over(now):
+            self._stall.fail()
+            return False
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + HEARTBEAT_S
+            self.say(own_message("heartbeat", {"server_time": iso_timestamp(datetime.now(tz=UTC))}))
+        return True
+
+    async def run(self) -> None:
+        """Send live events until the session or the socket ends."""
+        while True:
+            self._wake.clear()
+            await self._send_messages()
+            if self._behind:
+                await self._pull()
+            elif self._queue:
+                await self._send_queued()
+            elif self._closing is not None:
+                await self._socket.close(*self._closing)
+                return
+            else:
+                await self._wake.wait()
+
+    def skip(self, event: Event) -> None:
+        """Count a durable event as sent that this client need not be shown."""
+        if event.seq is not None:
+            self.sent = event.seq
+
+    async def send(self, text: str) -> None:
+        """Send at once, and note how long the client keeps us waiting."""
+        self._stall.begin()
+        await self._socket.send({"type": "websocket.send", "text": text})
+        self._stall.end()
+
+    async def deliver(self, frame: Frame) -> None:
+        """Send a durable event; what follows the last one is the end."""
+        if self.counts or not frame.is_optional:
+            await self.send(frame.text)
+        self.skip(frame.event)
+        if is_terminal(frame.event):
+            self.close(NORMAL_CLOSURE, "the session is finished")
+
+    async def page(self) -> list[Event]:
+        """The next durable events after what was sent, however long that takes."""
+        for delay in chain(_RETRY_DELAYS_S, repeat(_RETRY_DELAYS_S[-1])):
+            try:
+                return await self._backlog.read_after(
+                    self.user_id, self.session_id, self.sent, limit=PAGE
+                )
+            except (SQLAlchemyError, RedisError, OSError) as e:
+                _logger.warning("replay_waits", error=type(e).__name__)
+            await asyncio.sleep(delay)
+            await self._send_messages()
+        raise AssertionError("an endless loop ended")
+
+    async def _pull(self) -> None:
+        if self.sent < self._announced:
+            events = await self.page()
+            if not events:
+                self._announced = self.sent  # announced, but never stored: nobody will see it
+            for frame in frames_of(events):
+                await self.deliver(frame)
+        # Nothing is awaited between this look and the change, so no announcement is overlooked.
+        self._behind = self.sent < self._announced
+
+    async def _send_queued(self) -> None:
+        while self._queue and not self._messages:
+            frame = self._queue.popleft()
+            seq = frame.event.seq
+            if seq is None or seq == self.sent + 1:
+                await self.deliver(frame)
+            elif seq > self.sent:
+                self._fall_behind()
+
+    async def _send_messages(self) -> None:
+        while self._messages:
+            await self.send(self._messages.popleft())
+
+    def _fall_behind(self) -> None:
+        self._behind = True
+        self._queue.clear()
+
+
+class _Stall:
+    """Notices a client that accepts no byte, as against one that is slow."""
+
+    def __init__(self, transport: SocketTransport | None, limit_s: float) -> None:
+        self._transport = transport
+        self._limit_s = limit_s
+        self._since: float | None = None
+        self._unsent = 0
+
+    def begin(self) -> None:
+        self._since = monotonic()
+        self._unsent = 0
+
+    def end(self) -> None:
+        self._since = None
+
+    def is_over(self, now: float) -> bool:
+        if self._since is None or self._transport is None:
+            return False
+        unsent = self._transport.unsent_bytes()
+        if unsent < self._unsent or self._unsent == 0:
+            self._since = now
+        self._unsent = unsent
+        return now - self._since > self._limit_s
+
+    def fail(self) -> None:
+        if self._transport is not None:
+            self._transport.fail(TRY_AGAIN_LATER, "the client is too slow")

@@ -1,0 +1,50 @@
+"""What all request and answer shapes share."""
+
+from math import isfinite
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+class RequestBody(BaseModel):
+    """Unknown fields are ignored: front ends are older or newer than the server."""
+
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+
+class Shape(BaseModel):
+    """Part of an answer; made from records by attribute."""
+
+    model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
+
+
+class Message(Shape):
+    message: str
+
+
+class Pagination(Shape):
+    page: int
+    limit: int
+    total: int
+    total_pages: int
+
+    @classmethod
+    def of(cls, page: int, limit: int, total: int) -> "Pagination":
+        return cls(page=page, limit=limit, total=total, total_pages=-(-total // limit))
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain a null character")
+    return text
+
+
+def _finite(number: float) -> float:
+    if not isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+# PostgreSQL stores any text but the null character.
+Text = Annotated[str, AfterValidator(_storable)]
+Finite = Annotated[float, AfterValidator(_finite)]
