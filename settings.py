@@ -17,6 +17,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+
+
 class SettingsError(Exception):
     """The process cannot start with the settings it was given."""
 
@@ -115,7 +118,7 @@ class ProcessSettings(LogSettings, DatabaseSettings, TemporalSettings):
     environment: Literal["production", "staging", "development"] = "production"
     redis_url: SecretStr
     encryption_key: FernetKeys
-    openrouter_base_url: Address = "https://openrouter.ai/api/v1"
+    openrouter_base_url: Address = OPENROUTER_URL
     openrouter_api_key: SecretStr | None = None
     market_data_source: str | None = None
     storage_bucket: str | None = None

@@ -21,7 +21,7 @@ from local.servers import PostgresServer, RedisServer, TemporalServer
 from local.services import PythonService, Service, python_environment, python_module
 from local.simulators.app import HEALTH_PATH, OPENROUTER_PATH
 from local.supervision import StopAsked, Supervisor
-from settings import ApiSettings, MigrationSettings, WorkerSettings
+from settings import OPENROUTER_URL, ApiSettings, MigrationSettings, WorkerSettings
 
 API_PORT = 5000
 API_STOP_SECONDS = 10.0
@@ -161,6 +161,7 @@ class StackPlan:
             "HOST": "127.0.0.1",
             "LOG_FORMAT": "console",
             "MARKET_DATA_SOURCE": "simulated",
+            "OPENROUTER_BASE_URL": OPENROUTER_URL,
             "PUBLIC_URL": self.api_url,
         }
         fixed = {"ENVIRONMENT": "development", "PORT": str(self._ports.api)}
@@ -170,7 +171,7 @@ class StackPlan:
             "API documentation": f"{self.api_url}/docs",
             **self.addresses,
             "Temporal": self.settings["TEMPORAL_ADDRESS"],
-            "Models": self.settings.get("OPENROUTER_BASE_URL", "OpenRouter"),
+            "Models": self.settings["OPENROUTER_BASE_URL"],
             "Token issuer": self.settings["CLERK_JWKS_URL"],
             "Data and logs": str(self._directory.path),
         }

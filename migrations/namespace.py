@@ -33,16 +33,22 @@ VISIBLE_WITHIN_SECONDS = 30.0
 POLL_SECONDS = 0.05
 
 
+class TemporalNotReached(Exception):
+    """Nothing that speaks Temporal answers at the address."""
+
+
 async def upgrade_namespace(
     address: str, namespace: str, *, api_key: str | None = None, tls: bool = False
 ) -> None:
     """Create what is missing of the namespace and its search attributes.
 
-    Raises `RuntimeError` when Temporal does not answer, `RPCError` when it refuses.
+    Raises `TemporalNotReached`, and `RPCError` when Temporal refuses.
     """
-    service = await ServiceClient.connect(
-        ConnectConfig(target_host=address, api_key=api_key, tls=tls or api_key is not None)
-    )
+    config = ConnectConfig(target_host=address, api_key=api_key, tls=tls or api_key is not None)
+    try:
+        service = await ServiceClient.connect(config)
+    except RuntimeError as error:
+        raise TemporalNotReached(f"Temporal does not answer at {address}: {error}") from error
     await _ensure_namespace(service, namespace)
     await _ensure_search_attributes(service, namespace)
 

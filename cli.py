@@ -1,0 +1,245 @@
+"""The `alphalab` command: the embedded stack, and what an operator does to it."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import OperationalError
+
+from local.data_directory import (
+    DEFAULT_DATA_DIR,
+    DataDirectory,
+    StackNotRunning,
+    StackRunning,
+)
+from local.issuer import Issuer, issuer_of
+from local.processes import ServerNotStarted, end_leftover
+from local.stack import Stack, StackPlan, command_settings
+from migrations.namespace import TemporalNotReached, upgrade_namespace
+from settings import MigrationSettings, SettingsError, load
+from trading.errors import TradingError
+
+STOP_SECONDS = 90.0
+LIFETIME = re.compile(r"(\d+)([smhd])")
+LIFETIME_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+EXPECTED_ERRORS = (
+    ServerNotStarted,
+    SettingsError,
+    StackNotRunning,
+    StackRunning,
+    TemporalNotReached,
+    TradingError,
+)
+
+app = typer.Typer(
+    help="Backtests of trading agents as durable workflows, on one machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # locals may hold a key
+)
+candles_app = typer.Typer(help="Historical candles.", no_args_is_help=True)
+app.add_typer(candles_app, name="candles")
+
+output = Console(highlight=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", help="The stack's directory.", show_default=True)
+]
+Returned = TypeVar("Returned")
+
+
+@app.command()
+def up(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    api_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The API's port; 5000 when it is free.")
+    ] = None,
+) -> None:
+    """Start the whole stack and keep it running until Ctrl-C or SIGTERM."""
+    with explained_errors():
+        Stack(DataDirectory(data_dir), say=_note, announce=_announce).run(api_port=api_port)
+
+
+@app.command()
+def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Stop the stack of a directory; its data stays."""
+    with explained_errors():
+        directory = DataDirectory(data_dir)
+        supervisor = directory.record.supervisor
+        if not directory.is_running or supervisor is None:
+            raise StackNotRunning(f"No stack is running in {directory.path}.")
+        end_leftover(supervisor.pid, supervisor.created, seconds=STOP_SECONDS)
+        output.print("stopped")
+
+
+@app.command()
+def doctor(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Show what is reachable, which versions, and what to do about what is not."""
+    from local.doctor import examine  # noqa: PLC0415  (slow to import, and needed here only)
+
+    findings = run(examine(DataDirectory(data_dir)))
+    table = Table("", "part", "state", "what to do", box=None, pad_edge=False)
+    for finding in findings:
+        mark = Text("ok", style="green") if finding.is_well else Text("no", style="bold red")
+        advice = "" if finding.is_well else finding.advice
+        table.add_row(mark, finding.subject, Text(finding.detail), Text(advice))
+    output.print(table)
+    if not all(finding.is_well for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Bring the database and Temporal's namespace to what this version needs."""
+    from migrations.run import upgrade  # noqa: PLC0415  (slow to import)
+
+    with explained_errors():
+        settings = _settings_for_migrating(DataDirectory(data_dir))
+        upgrade(settings.owner_url)
+        key = settings.temporal_api_key
+        preparing = upgrade_namespace(
+            settings.temporal_address,
+            settings.temporal_namespace,
+            api_key=key.get_secret_value() if key else None,
+            tls=settings.temporal_tls,
+        )
+        run(preparing)
+        output.print("The database and the Temporal namespace are up to date.")
+
+
+@app.command()
+def token(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    sub: Annotated[str, typer.Option(help="The user's id.")] = "user_local",
+    email: Annotated[str | None, typer.Option(help="The user's e-mail address.")] = None,
+    ttl: Annotated[str, typer.Option(help="How long it is valid: 90s, 30m, 12h, 7d.")] = "12h",
+) -> None:
+    """Print a session token of the stack's own issuer."""
+    with explained_errors():
+        output.print(
+            mint_token(DataDirectory(data_dir), sub=sub, email=email, lifetime=_lifetime(ttl))
+        )
+
+
+@candles_app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file.", dir_okay=False)],
+    asset: Annotated[str, typer.Option(help="Such as BTC/USDT.")],
+    timeframe: Annotated[str, typer.Option(help="Such as 1h.")],
+    source: Annotated[str | None, typer.Option(help="Where the candles come from.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Store a file's candles for everybody's tests: all of them or, on an error, none."""
+    from db.engine import Database  # noqa: PLC0415  (slow to import)
+    from local.candle_import import ImportedCandles, import_candles  # noqa: PLC0415
+
+    async def imported(settings: dict[str, str]) -> ImportedCandles:
+        database = Database.connect(
+            settings["DATABASE_URL"], system_url=settings.get("DATABASE_SYSTEM_URL")
+        )
+        try:
+            return await import_candles(
+                database, file, asset=asset, timeframe=timeframe, source=source
+            )
+        finally:
+            await database.dispose()
+
+    with explained_errors():
+        result = run(imported(database_settings(DataDirectory(data_dir))))
+        what = "imported" if result.is_new else "there already:"
+        output.print(
+            f"{what} {result.candles:,} candles of {result.asset} {result.timeframe}, "
+            f"{result.gaps:,} missing between them, source {result.source}"
+        )
+        output.print(f"fingerprint {result.fingerprint}")
+
+
+def mint_token(
+    directory: DataDirectory, *, sub: str, email: str | None, lifetime: timedelta
+) -> str:
+    """A token that the API of the directory's running stack accepts. Raises `StackNotRunning`."""
+    jwks_url = directory.running_record().settings["CLERK_JWKS_URL"]
+    return Issuer.from_file(directory.issuer_key_file).token(
+        issuer=issuer_of(jwks_url),
+        subject=sub,
+        issued_at=datetime.now(UTC),
+        lifetime=lifetime,
+        claims={"email": email} if email else {},
+    )
+
+
+def database_settings(directory: DataDirectory) -> dict[str, str]:
+    """Where the database is: given, or the running stack's. Raises `StackNotRunning`."""
+    settings = command_settings(directory)
+    if "DATABASE_URL" not in settings:
+        directory.running_record()
+    return settings
+
+
+def run(work: Coroutine[Any, Any, Returned]) -> Returned:
+    """Run to the end, and leave the clients' native threads the time to end as well."""
+
+    async def with_pause() -> Returned:
+        try:
+            return await work
+        finally:
+            await asyncio.sleep(0.1)  # without it, Temporal's client may abort the process
+
+    return asyncio.run(with_pause())
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """Turn what can go wrong into one sentence and exit code 1."""
+    try:
+        yield
+    except EXPECTED_ERRORS as error:
+        notes.print(Text.assemble(("error: ", "bold red"), str(error)))
+        raise typer.Exit(1) from None
+    except OperationalError as error:
+        notes.print(Text.assemble(("error: ", "bold red"), f"The database: {error.orig}"))
+        raise typer.Exit(1) from None
+
+
+def _settings_for_migrating(directory: DataDirectory) -> MigrationSettings:
+    known = {name.lower(): value for name, value in command_settings(directory).items()}
+    fields = MigrationSettings.model_fields
+    return load(MigrationSettings, **{name: known[name] for name in fields if name in known})
+
+
+def _lifetime(text: str) -> timedelta:
+    found = LIFETIME.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter("write a number and s, m, h or d, such as 12h", param_hint="--ttl")
+    return timedelta(**{LIFETIME_UNITS[found[2]]: int(found[1])})
+
+
+def _note(text: str) -> None:
+    notes.print(Text(f"{datetime.now(UTC):%H:%M:%S} {text}"))
+
+
+def _announce(plan: StackPlan) -> None:
+    for name, address in plan.addresses.items():
+        output.print(Text(f"{name + ':':<20}{address}"))
+    output.print(Text(f"ready: {plan.api_url}"))
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
