@@ -30,7 +30,7 @@ Message = dict[str, str]
 
 MAX_REASONING_SHOWN = 160
 _OUR_TAGS = re.compile(
-    r"<(?=/?\s*(?:strategy|market|candles|indicators|account|decisions)\b)", re.IGNORECASE
+    r"<(?=\s*/?\s*(?:strategy|market|candles|indicators|account|decisions)\b)", re.IGNORECASE
 )
 
 

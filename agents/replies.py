@@ -76,7 +76,7 @@ def parse_reply(text: str, *, price_factor: float = 1.0) -> Decision:
             order=order,
         )
     except InvalidDecision as error:
-        raise InvalidReply(str(error)) from None
+        raise InvalidReply(str(error).rstrip(".")) from None
 
 
 def partial_reasoning(text: str) -> str:
@@ -164,7 +164,7 @@ def _fields(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         key = name.strip().lower()
         if key in fields and fields[key] != value:
-            raise InvalidReply(f'the field "{_short(key)}" is given twice with different values')
+            raise InvalidReply(f"the field {_short(key)} is given twice with different values")
         fields[key] = value
     return fields
 
