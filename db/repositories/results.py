@@ -91,6 +91,7 @@ class ResultRepository:
         """Recompute the agent's statistics from its results: absolute, so never counted twice."""
         counted = (
             select(
+                col(TestResult.agent_id),
                 func.count().label("tests_run"),
                 func.max(col(TestResult.total_pnl_pct)).label("best_pnl"),
                 func.count().filter(_IS_PROFITABLE).label("profitable"),
@@ -98,11 +99,12 @@ class ResultRepository:
                 func.avg(col(TestResult.max_drawdown_pct)).label("drawdown"),
             )
             .where(col(TestResult.agent_id) == agent_id)
+            .group_by(col(TestResult.agent_id))
             .subquery()
         )
         await self._session.execute(
             update(Agent)
-            .where(col(Agent.id) == agent_id)
+            .where(col(Agent.id) == agent_id, col(Agent.id) == counted.c.agent_id)
             .values(
                 tests_run=counted.c.tests_run,
                 best_pnl=counted.c.best_pnl,

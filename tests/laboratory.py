@@ -1,0 +1,252 @@
+"""A laboratory for whole backtests: a user, a key, an agent, candles, sessions, and a worker."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import numpy as np
+from cryptography.fernet import Fernet
+from redis.asyncio import Redis
+from sqlalchemy import text
+from temporalio.client import Client
+
+from db.engine import Database
+from db.identifiers import new_id
+from db.models import NewSession
+from db.repositories.agents import AgentContent, AgentRepository
+from db.repositories.api_keys import ApiKeyRepository
+from db.repositories.data_sets import SharedDataRepository
+from db.repositories.sessions import SessionRepository
+from db.repositories.users import SignInRepository
+from events.channels import session_stream
+from events.publisher import EventPublisher
+from events.types import Event, decode_event
+from integrations.openrouter.client import OpenRouterClient
+from trading.candles import CandleSeries, Timeframe
+from trading.rules import Mode, Rules
+from worker import Activities, FernetKeyRing, build_activities, build_workers
+from workflows.runtime import BacktestStart, Temporal, backtest_id
+
+FIRST_CANDLE = datetime(2024, 1, 1, tzinfo=UTC)
+WARM_UP = 50
+
+
+def default_rules(**changes: Any) -> Rules:
+    """Omni at an hour's candles, loose limits."""
+    rules = Rules(
+        starting_capital=10_000.0,
+        timeframe_ms=Timeframe.HOUR_1.milliseconds,
+        mode=Mode.OMNI,
+        safety_mode=False,
+        allow_leverage=False,
+        max_leverage=5.0,
+        max_position_size=0.5,
+        max_loss_per_trade=0.05,
+        max_daily_loss=None,
+        max_total_drawdown=None,
+    )
+    return replace(rules, **changes)
+
+
+def walk(count: int, *, seed: int = 7) -> CandleSeries:
+    """A seeded random walk of hourly candles that begins at `FIRST_CANDLE`."""
+    random = np.random.default_rng(seed)
+    close = 30_000 * np.exp(np.cumsum(random.normal(0, 0.008, count)))
+    open_ = np.concatenate(([30_000.0], close[:-1]))
+    reach = 1 + np.abs(random.normal(0, 0.004, (2, count)))
+    first = int(FIRST_CANDLE.timestamp() * 1000)
+    return CandleSeries(
+        open_time=first + np.arange(count) * Timeframe.HOUR_1.milliseconds,
+        open=open_,
+        high=np.maximum(open_, close) * reach[0],
+        low=np.minimum(open_, close) / reach[1],
+        close=close,
+        volume=random.uniform(10, 100, count),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A backtest to run."""
+
+    candles: int = 20
+    model: str = "simulated/momentum"
+    interval: int = 1
+    speed: str = "instant"
+    blind: bool = False
+    max_cost_usd: float | None = None
+    rules: Rules = field(default_factory=default_rules)
+    indicators: Sequence[str] = ("rsi_14", "ema_20")
+    data_set_id: UUID | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Laboratory:
+    """Everything a backtest needs, over real servers; OpenRouter is the simulator."""
+
+    database: Database
+    redis: Redis
+    client: Client
+    task_queue: str
+    openrouter_url: str
+    http: httpx.AsyncClient
+    fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
+    user_id: UUID = field(default_factory=uuid4)
+
+    @property
+    def temporal(self) -> Temporal:
+        return Temporal(self.client, self.task_queue)
+
+    def activities(self) -> Activities:
+        return build_activities(
+            self.database,
+            EventPublisher(self.redis),
+            OpenRouterClient(self.http, self.openrouter_url),
+            FernetKeyRing((self.fernet_key,)),
+        )
+
+    async def sign_up(self) -> None:
+        async with self.database.as_system() as session:
+            user, _ = await SignInRepository(session).get_or_create(f"user_{uuid4().hex}")
+        self.user_id = user.id
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[None]:
+        """A worker of this laboratory's task queue, while the block runs."""
+        workers = build_workers(
+            self.client, self.task_queue, self.activities(), grace=timedelta(seconds=2)
+        )
+        async with AsyncExitStack() as stack:
+            for each in workers:
+                await stack.enter_async_context(each)
+            yield
+
+    async def add_candles(self, series: CandleSeries) -> UUID:
+        async with self.database.as_system() as session:
+            stored, _ = await SharedDataRepository(session).add(
+                asset="BTC/USDT",
+                timeframe=Timeframe.HOUR_1,
+                source=f"import:{uuid4().hex[:8]}",
+                series=series,
+            )
+        return stored.id
+
+    async def add_session(self, plan: Plan) -> UUID:
+        """Insert a session that could start, with an agent and a key of its own."""
+        data_set_id = plan.data_set_id
+        if data_set_id is None:
+            data_set_id = await self.add_candles(walk(WARM_UP + plan.candles))
+        start = FIRST_CANDLE + timedelta(hours=WARM_UP)
+        agent = await self._add_agent(plan)
+        session_id = new_id()
+        async with self.database.for_user(self.user_id) as session:
+            await SessionRepository(session).add(
+                NewSession(
+                    id=session_id,
+                    user_id=self.user_id,
+                    agent_id=agent.id,
+                    agent_version_id=agent.version_id,
+                    agent_name=agent.name,
+                    workflow_id=backtest_id(session_id),
+                    data_set_id=data_set_id,
+                    rules=asdict(plan.rules),
+                    type="backtest",
+                    status="initializing",
+                    mode=plan.rules.mode.value,
+                    asset="BTC/USDT",
+                    timeframe="1h",
+                    starting_capital=plan.rules.starting_capital,
+                    start_date=start,
+                    end_date=start + timedelta(hours=plan.candles),
+                    playback_speed=plan.speed,
+                    decision_mode="every_candle" if plan.interval == 1 else "every_n_candles",
+                    decision_interval_candles=plan.interval,
+                    warm_up_candles=WARM_UP,
+                    total_candles=plan.candles,
+                    blind=plan.blind,
+                    max_cost_usd=plan.max_cost_usd,
+                )
+            )
+        return session_id
+
+    async def start(self, session_id: UUID) -> None:
+        await self.temporal.start_backtest(
+            BacktestStart(
+                session_id=session_id,
+                user_id=self.user_id,
+                agent_name="agent",
+                asset="BTC/USDT",
+                timeframe="1h",
+                mode="omni",
+            )
+        )
+
+    async def run(self, plan: Plan, *, seconds: float = 60.0) -> UUID:
+        """Run a backtest to its end on this laboratory's worker; return the session's id."""
+        session_id = await self.add_session(plan)
+        await self.start(session_id)
+        result = await self.temporal.wait_result(session_id, timedelta(seconds=seconds))
+        assert result is not None, "the backtest did not end in time"
+        return session_id
+
+    async def rows(self, query: str, session_id: UUID) -> list[dict[str, Any]]:
+        """Rows of a query with `:id`, as the session's owner sees them."""
+        async with self.database.for_user(self.user_id) as session:
+            result = await session.execute(text(query), {"id": session_id})
+            return [dict(row) for row in result.mappings()]
+
+    async def session_row(self, session_id: UUID) -> dict[str, Any]:
+        return (await self.rows("SELECT * FROM trading_sessions WHERE id = :id", session_id))[0]
+
+    async def trades(self, session_id: UUID) -> list[dict[str, Any]]:
+        """The trades without what differs between sessions: ids and times of writing."""
+        rows = await self.rows(
+            "SELECT * FROM trades WHERE session_id = :id ORDER BY trade_number", session_id
+        )
+        own = ("id", "session_id", "created_at", "updated_at")
+        return [{key: value for key, value in row.items() if key not in own} for row in rows]
+
+    async def decisions(self, session_id: UUID) -> list[tuple[int, str, str]]:
+        rows = await self.rows(
+            "SELECT candle_number, decision, reasoning FROM decisions WHERE session_id = :id"
+            " ORDER BY candle_number",
+            session_id,
+        )
+        return [(row["candle_number"], row["decision"], row["reasoning"]) for row in rows]
+
+    async def streamed(self, session_id: UUID) -> list[Event]:
+        """What the session's Redis stream holds."""
+        entries: Any = await self.redis.xrange(session_stream(session_id))
+        return [decode_event(fields[b"e"]) for _, fields in entries]
+
+    async def _add_agent(self, plan: Plan) -> Any:
+        ciphertext = Fernet(self.fernet_key).encrypt(b"sk-or-v1-test").decode()
+        async with self.database.for_user(self.user_id) as session:
+            key = await ApiKeyRepository(session).add(
+                user_id=self.user_id, key_prefix="sk-or-v1-••••", encrypted_key=ciphertext
+            )
+            agents = AgentRepository(session)
+            agent = await agents.add(
+                user_id=self.user_id,
+                name=f"agent-{uuid4().hex[:8]}",
+                api_key_id=key.id,
+                content=AgentContent(
+                    mode=plan.rules.mode.value,
+                    model=plan.model,
+                    indicators=tuple(plan.indicators),
+                    strategy_prompt="Follow the trend, cut losses early, let winners run. " * 2,
+                ),
+            )
+            version = (await agents.versions(agent.id))[0]
+        return _Agent(id=agent.id, name=agent.name, version_id=version.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agent:
+    id: UUID
+    name: str
+    version_id: UUID
