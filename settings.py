@@ -16,7 +16,6 @@ from cryptography.fernet import Fernet
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 
 

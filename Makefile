@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all a newcomer needs; each installs what it uses, once.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV ?= uv
+LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header --quiet
+SOURCES := .
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo up test check bench lock
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Install into .venv
+
+install-dev: $(VENV)/.installed-dev ## Install into .venv with what tests and checks need
+
+demo: install ## Run a backtest and watch it
+	$(BIN)/alphalab demo
+
+up: install ## Run the whole stack until Ctrl-C
+	$(BIN)/alphalab up
+
+test: install-dev ## Run the tests on real PostgreSQL, Redis and Temporal
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: install-dev ## Format, lint, types, layers
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+bench: install-dev ## Measure, and print the table of docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+lock: ## Resolve the dependencies anew: make lock [UPGRADE=--upgrade] [UV=path]
+	$(LOCK) $(UPGRADE) --group dev -o requirements-dev.lock
+	$(LOCK) --group embedded --group build -c requirements-dev.lock -o requirements.lock
+	$(LOCK) -c requirements-dev.lock -o requirements-production.lock
+
+# The project itself is installed as a link to this directory: `alphalab` runs what is here.
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/bin/python:
+	@sh local/create_venv.sh $(VENV)
