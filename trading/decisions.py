@@ -32,12 +32,22 @@ class OrderTerms:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not math.isfinite(value):
-                raise InvalidDecision(f"{field.name} is {value}, not a number.")
+            if value is not None:
+                object.__setattr__(self, field.name, _number(field.name, value))
 
     @property
     def has_stop(self) -> bool:
         return bool(self.stop_loss_price or self.stop_loss_distance)
+
+
+def _number(name: str, value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidDecision(f"{name} is not a finite number.")
+    return number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,10 +50,12 @@ def decision(action: str, **terms: Any) -> Decision:
     return Decision(action=Action(action), order=OrderTerms(**terms) if terms else None)
 
 
-def draw_market(rng: random.Random, count: int, timeframe: int) -> list[Row]:
+def draw_market(
+    rng: random.Random, count: int, timeframe: int, jump: float | None = None
+) -> list[Row]:
     """Jumpy candles on a coarse grid, so that levels are met exactly; some are missing."""
     rows, time, last = [], rng.randrange(24) * timeframe, 100.0
-    jump = rng.choice([0.5, 2.0, 12.0, 30.0])
+    jump = jump or rng.choice([0.5, 2.0, 12.0, 30.0])
     for _ in range(count):
         open_ = last if rng.random() < 0.5 else _moved(rng, last, jump)
         close = _moved(rng, open_, jump)
@@ -105,7 +107,7 @@ def draw_settings(rng: random.Random, timeframe: int) -> dict[str, Any]:
         "allow_leverage": rng.random() < 0.5,
         "max_leverage": rng.choice([1, 2, 3.5, 10]),
         "max_position_size": rng.choice([0.2, 1.0]),
-        "max_loss_per_trade": rng.choice([0.005, 0.05, 1.0, 1.0]),
+        "max_loss_per_trade": rng.choice([0.005, 0.05, 0.9, 0.9]),
         "max_daily_loss": rng.choice([None, 0.01, 0.1]),
         "max_total_drawdown": rng.choice([None, None, 0.1, 0.5]),
         "auto_stop_loss": rng.choice([None, None, 0.1]),
