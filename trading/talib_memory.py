@@ -11,7 +11,7 @@ _Memory = Callable[[Parameters], int]
 _HILBERT_CANDLES = 500
 _REVERSAL_CANDLES = 300
 _HEIKIN_ASHI_CANDLES = 60  # each open keeps half of the one before
-_KAMA_SLOWEST = 30
+_KAMA_CANDLES = 1000  # it may all but stand still
 
 # TA-Lib's numbers for kinds of moving average, as the parameters `…matype` take them.
 _EXPONENTIALS_DEEP = {1: 1, 3: 2, 4: 3, 8: 6, 12: 1}  # EMA, DEMA, TEMA, T3, ZLEMA
@@ -43,7 +43,7 @@ def _average(parameters: Parameters, period: str, kind: str) -> int:
     if number in _EXPONENTIALS_DEEP:
         return _EXPONENTIALS_DEEP[number] * exponential_memory(length)
     others = {
-        _KAMA: exponential_memory(_KAMA_SLOWEST),
+        _KAMA: _KAMA_CANDLES,
         _MAMA: _HILBERT_CANDLES,
         _FUNCTIONS_OWN: wilder_memory(length),
         _WILDER: wilder_memory(length),
@@ -118,7 +118,7 @@ _MEMORY: Mapping[str, _Memory] = {
         ),
     ),
     "KC": _sum(_exponential("timeperiod"), _wilder("atrperiod")),
-    "KAMA": _fixed(exponential_memory(_KAMA_SLOWEST)),
+    "KAMA": _fixed(_KAMA_CANDLES),
     "MAMA": _mama,
     **dict.fromkeys(
         (name for name in _ANCHORED if name.startswith("HT_")), _fixed(_HILBERT_CANDLES)
