@@ -1,6 +1,7 @@
 """Brings a database to the newest schema: as often, and by as many processes at once, as wanted."""
 
 from pathlib import Path
+from threading import Lock
 
 from alembic import command
 from alembic.config import Config
@@ -14,6 +15,8 @@ _ADVISORY_LOCK = 4_716_220_251
 _WAIT_FOR_OTHERS = "5min"
 # A migration that waits longer for a table would make everyone else wait behind it.
 _LOCK_TIMEOUT = "10s"
+# Alembic keeps the migration under way in module globals.
+_one_thread = Lock()
 
 
 def upgrade(url: str) -> None:
@@ -24,7 +27,8 @@ def upgrade(url: str) -> None:
         ensure_roles(connection)
         connection.exec_driver_sql(f"SET ROLE {OWNER_ROLE}")
         connection.commit()
-        command.upgrade(configuration(connection), "head")
+        with _one_thread:
+            command.upgrade(configuration(connection), "head")
 
 
 def configuration(connection: Connection) -> Config:

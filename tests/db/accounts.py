@@ -1,0 +1,113 @@
+"""Users, agents, sessions, results and candles to put into a database."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+import numpy as np
+
+from db.engine import Database
+from db.models import AgentRecord, NewResult, NewSession, SessionRecord
+from db.repositories.agents import AgentContent, AgentRepository
+from db.repositories.sessions import SessionRepository
+from db.repositories.users import SignInRepository
+from trading.candles import CandleSeries
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+HOUR_MS = 3_600_000
+CONTENT = AgentContent(
+    mode="monk",
+    model="simulated/trend",
+    indicators=("rsi_14",),
+    strategy_prompt="Follow the trend.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user, and transactions as that user."""
+
+    id: UUID
+    database: Database
+
+    async def add_agent(self, name: str = "Alpha", **changes: Any) -> AgentRecord:
+        async with self.database.for_user(self.id) as session:
+            return await AgentRepository(session).add(
+                user_id=self.id, name=name, **({"api_key_id": None, "content": CONTENT} | changes)
+            )
+
+    async def add_session(self, agent: AgentRecord, **changes: Any) -> SessionRecord:
+        async with self.database.for_user(self.id) as session:
+            return await SessionRepository(session).add(a_session(self.id, agent, **changes))
+
+
+def a_session(user_id: UUID, agent: AgentRecord, **changes: Any) -> NewSession:
+    values: dict[str, Any] = {
+        "user_id": user_id,
+        "agent_id": agent.id,
+        "agent_version_id": agent.agent_version_id,
+        "agent_name": agent.name,
+        "workflow_id": f"backtest-{uuid4()}",
+        "rules": {"fee_rate": 0.001},
+        "type": "backtest",
+        "status": "running",
+        "mode": agent.mode,
+        "asset": "BTC/USDT",
+        "timeframe": "1h",
+        "starting_capital": 10_000.0,
+    }
+    return NewSession(**(values | changes))
+
+
+def a_result(session: SessionRecord, **changes: Any) -> NewResult:
+    values: dict[str, Any] = {
+        "id": uuid5(session.id, "result"),
+        "session_id": session.id,
+        "user_id": session.user_id,
+        "agent_id": session.agent_id,
+        "agent_version_id": session.agent_version_id,
+        "agent_name": session.agent_name,
+        "model": "simulated/trend",
+        "type": session.type,
+        "asset": session.asset,
+        "mode": session.mode,
+        "timeframe": session.timeframe,
+        "start_date": START,
+        "end_date": START + timedelta(days=30),
+        "duration_seconds": 2_592_000.0,
+        "total_trades": 4,
+        "winning_trades": 3,
+        "losing_trades": 1,
+        "total_pnl_amount": 500.0,
+        "total_pnl_pct": 5.0,
+        "win_rate": 75.0,
+        "max_drawdown_pct": 2.5,
+        "starting_capital": 10_000.0,
+        "ending_capital": 10_500.0,
+        "metrics": {},
+        "config": {},
+        "equity_curve": [{"time": 1, "value": 10_000.0}],
+    }
+    return NewResult(**(values | changes))
+
+
+def a_series(length: int, *, start_ms: int = 1_704_067_200_000, seed: int = 7) -> CandleSeries:
+    """An hourly random walk whose prices have all the digits that a float can have."""
+    chance = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(chance.normal(0, 0.01, length)))
+    opened = np.concatenate([[100.0], close[:-1]])
+    return CandleSeries(
+        open_time=start_ms + HOUR_MS * np.arange(length, dtype=np.int64),
+        open=opened,
+        high=np.maximum(opened, close) * 1.001,
+        low=np.minimum(opened, close) * 0.999,
+        close=close,
+        volume=chance.uniform(0, 1_000, length),
+    )
+
+
+async def new_account(database: Database) -> Account:
+    async with database.as_system() as session:
+        user, _ = await SignInRepository(session).get_or_create(f"user_{uuid4().hex}")
+    return Account(id=user.id, database=database)
