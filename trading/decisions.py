@@ -30,14 +30,17 @@ class OrderTerms:
     take_profit_price: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in _TERMS:
+            value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, field.name, _number(field.name, value))
+                object.__setattr__(self, name, _number(name, value))
 
     @property
     def has_stop(self) -> bool:
         return bool(self.stop_loss_price or self.stop_loss_distance)
+
+
+_TERMS = tuple(field.name for field in fields(OrderTerms))
 
 
 def _number(name: str, value: float) -> float:

@@ -7,6 +7,7 @@ from trading.orders import ExitType, Position, Side
 from trading.rules import Intrabar
 
 MAINTENANCE_MARGIN_RATE = 0.005
+_LONG = Side.LONG  # looked up once: a member costs more than the comparison it is for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ def exit_fill(side: Side, reference: float, slippage_rate: float) -> float:
 
 def direction(side: Side) -> int:
     """+1 for a long, -1 for a short."""
-    return 1 if side is Side.LONG else -1
+    return 1 if side is _LONG else -1
 
 
 def liquidation_price(side: Side, entry_price: float, leverage: float) -> float | None:
@@ -88,7 +89,7 @@ def protective_exit(
 def _touched(
     position: Position, candle: Candle, slippage_rate: float, intrabar: Intrabar
 ) -> Exit | None:
-    is_long = position.side is Side.LONG
+    is_long = position.side is _LONG
     worst, best = (candle.low, candle.high) if is_long else (-candle.high, -candle.low)
     sign = 1 if is_long else -1
     level, loss_type = adverse_level(position)

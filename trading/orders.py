@@ -141,6 +141,6 @@ class Trade:
     overrides: tuple[Override, ...] = ()
 
 
-# Looking a member up on the class costs as much as the comparison it is for.
+# Looked up once: a member costs more than the comparison it is for.
 _LONG = Side.LONG
 _SHORT = Side.SHORT

@@ -1,7 +1,7 @@
 """What the engine allows: refusals, limits on size and leverage, stops, the cap on a loss."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from trading.decisions import OrderTerms, Override
 from trading.execution import direction, entry_fill, exit_fill, liquidation_price, nearer_level
@@ -54,12 +54,23 @@ def limit_terms(terms: OrderTerms, rules: Rules) -> tuple[OrderTerms, tuple[Over
     size = rules.max_position_size
     if terms.size is not None:
         size = min(terms.size, size)
-    changes = (
-        Override(rule="leverage", before=terms.leverage, after=leverage),
-        Override(rule="max_position_size", before=terms.size, after=size),
+    overrides = _change("leverage", terms.leverage, leverage)
+    overrides += _change("max_position_size", terms.size, size)
+    limited = OrderTerms(
+        leverage=leverage,
+        size=size,
+        stop_loss_distance=terms.stop_loss_distance,
+        take_profit_distance=terms.take_profit_distance,
+        stop_loss_price=terms.stop_loss_price,
+        take_profit_price=terms.take_profit_price,
     )
-    overrides = tuple(c for c in changes if c.before is not None and c.before != c.after)
-    return replace(terms, leverage=leverage, size=size), overrides
+    return limited, overrides
+
+
+def _change(rule: str, asked: float | None, allowed: float) -> tuple[Override, ...]:
+    if asked is None or asked == allowed:
+        return ()
+    return (Override(rule=rule, before=asked, after=allowed),)
 
 
 def _allowed_leverage(asked: float | None, rules: Rules) -> float:

@@ -60,6 +60,10 @@ __all__ = [
 ]
 
 
+# Looked up once: a member costs more than the comparison it is for.
+_HOLD, _CLOSE = Action.HOLD, Action.CLOSE
+
+
 @dataclass(slots=True, kw_only=True)
 class Step:
     """What one candle did; `state` is the state after it. Not frozen for the state's reason.
@@ -171,7 +175,7 @@ def _liquidate_at_open(step: Step, candle: Candle, now: Moment, rules: Rules) ->
 def _fill(step: Step, order: PendingOrder, reference: float, at: Moment, rules: Rules) -> None:
     """Fills an order at a market price. A close whose position is gone already is a hold."""
     account = step.state
-    if order.action is Action.CLOSE:
+    if order.action is _CLOSE:
         position = account.position
         if position is not None:
             exit_ = market_exit(position, reference, rules.slippage_rate, ExitType.SIGNAL)
@@ -274,7 +278,7 @@ def decide(
     reasons forbid an order, the end of the test is named first.
     """
     action = decision.action
-    if action is Action.HOLD or (action is Action.CLOSE and state.position is None):
+    if action is _HOLD or (action is _CLOSE and state.position is None):
         return Verdict(state=state)
     terms = decision.order or OrderTerms()
     refusal = _refusal(state, action, terms, candle, rules, is_last=is_last)
@@ -285,7 +289,7 @@ def decide(
         )
         return Verdict(state=state, rejection=rejection)
     overrides: tuple[Override, ...] = ()
-    if action is not Action.CLOSE:
+    if action is not _CLOSE:
         terms, overrides = limit_terms(terms, rules)
     order = PendingOrder(
         action=action,
@@ -301,7 +305,7 @@ def decide(
 def _accept(state: SimulationState, order: PendingOrder, rules: Rules) -> Verdict:
     account = copy_state(state)
     account.pending = order
-    if order.action is Action.CLOSE:
+    if order.action is _CLOSE:
         return Verdict(state=account, order=order)
     plan = plan_entry(
         Side(order.action),
@@ -337,7 +341,7 @@ def _refusal(
 ) -> Refusal | None:
     if is_last:
         return _END_OF_TEST
-    if action is Action.CLOSE:
+    if action is _CLOSE:
         return None
     if state.position is not None:
         return _POSITION_OPEN
@@ -394,7 +398,8 @@ def replay(
         step = advance(state, candle, rules)
         state = step.state
         equity.append(state.equity)
-        tape.record(step)
+        if step.closed is not None or step.rejected is not None:
+            tape.record(step)
         if state.ended is not None:
             break
         decision = decisions.get(index)
