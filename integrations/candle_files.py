@@ -272,10 +272,10 @@ class _Clock:
     def milliseconds(self, cell: object) -> int:
         microseconds = self._read(cell.strip() if isinstance(cell, str) else cell)
         milliseconds, rest = divmod(microseconds, 1000)
-        if rest:
-            raise _Unreadable("the time has a fraction of a millisecond")
         if not 0 <= milliseconds < _LATEST:
             raise _Unreadable("the time is not between 1970 and 2200")
+        if rest:
+            raise _Unreadable("the time has a fraction of a millisecond")
         return milliseconds
 
     def _read(self, cell: object) -> int:
