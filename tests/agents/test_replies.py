@@ -5,7 +5,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.replies import (
@@ -146,12 +146,12 @@ def test_what_is_no_decision_is_refused_in_a_sentence(text: str, message: str):
     ids=lambda text: text[:12],
 )
 def test_a_hostile_reply_is_refused_quickly(text: str):
-    started = time.perf_counter()
+    started = time.process_time()
 
     with pytest.raises(InvalidReply):
         parse_reply(text)
 
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 # Its values
@@ -272,6 +272,7 @@ def test_reasoning_is_shortened_and_storable():
 # Properties
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("{\ud800}")
 @example('{"action": "\ud800"}')
@@ -293,6 +294,7 @@ FIELDS = st.sampled_from(
 ACTIONS = st.sampled_from(["long", "short", "hold", "close"])
 
 
+@settings(deadline=None)
 @given(ACTIONS, st.dictionaries(FIELDS, JSON | st.dictionaries(FIELDS, JSON)))
 def test_any_json_is_a_decision_or_an_invalid_reply(action: str, fields: dict[str, object]):
     try:
@@ -328,6 +330,7 @@ DECISIONS = st.fixed_dictionaries(
 PROSE = st.sampled_from([("", ""), ("So: ", " x"), ("```json\n", "\n```")])
 
 
+@settings(deadline=None)
 @given(DECISIONS, PROSE)
 def test_a_decision_survives_the_way_through_json(fields, prose):
     decision = parse_reply(prose[0] + json.dumps(fields) + prose[1])
@@ -356,6 +359,7 @@ def fraction(percent: float | None) -> float | None:
 # While it streams
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 def test_the_reasoning_grows_while_the_reply_streams(reasoning: str):
     whole = json.dumps({"reasoning": reasoning, "action": "hold"})

@@ -73,14 +73,16 @@ def make_position(**changes: Any) -> Position:
 
 def make_view(candle_index: int = 99, **changes: Any) -> MarketView:
     """The view at the close of candle `candle_index` of the walk."""
-    candles = changes.pop("walk", None) or walk(candle_index + 1)
+    source = changes.pop("walk", None)
+    if "candles" not in changes:
+        candles = source or walk(candle_index + 1)
+        changes["candles"] = candles[max(0, candle_index - 29) : candle_index + 1]
     fields: dict[str, Any] = {
         "asset": "BTC/USDT",
         "timeframe": Timeframe.HOUR_1,
         "rules": make_rules(),
         "strategy_prompt": "Trade the breakout, cut losses early.",
         "candle_index": candle_index,
-        "candles": candles[max(0, candle_index - 29) : candle_index + 1],
         "indicators": {"rsi_14": 55.123456789, "ema_200": None},
         "equity": 10_123.0,
         "drawdown": 0.012,

@@ -116,6 +116,7 @@ async def test_what_is_sent_is_what_openrouter_documents(
     assert headers.startswith("post /api/v1/chat/completions ")
     assert f"authorization: bearer {KEY}" in headers
     assert "http-referer: https://alphalab.test" in headers
+    assert "accept-encoding: identity" in headers
     assert "x-title: alpha?ab" in headers
     assert json.loads(body) == {
         "model": "maker/strict",
@@ -389,6 +390,16 @@ async def test_a_flood_without_line_ends_is_cut_off(
         await ask(scripted_client)
 
 
+async def test_endless_thinking_aloud_is_cut_off(
+    scripted_client: OpenRouterClient, script: ScriptedServer
+):
+    thought = event({"choices": [{"delta": {"reasoning": "hm " * 20_000}}]})
+    script.answers = [[stream_head(), *([thought] * 1_000)]]
+
+    with pytest.raises(ReplyTooLarge):
+        await ask(scripted_client)
+
+
 # Keys
 
 
@@ -400,23 +411,37 @@ async def test_a_key_that_no_header_can_carry_is_refused_unseen(client: OpenRout
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", [KEY, "a-key-of-another-shape"])
 async def test_a_key_is_in_no_error_and_no_traceback(
-    scripted_client: OpenRouterClient, script: ScriptedServer
+    scripted_client: OpenRouterClient, script: ScriptedServer, key: str
 ):
-    echo = {"code": 401, "message": f"bad key {KEY}", "metadata": {"raw": f"sk-or-v1-abc…{KEY}"}}
+    echo = {"code": 401, "message": f"bad key {key}", "metadata": {"raw": f"no {key} here"}}
     script.answers = [
         [response(401, json.dumps({"error": echo}).encode())],
-        [response(401, f"bad key {KEY}".encode(), "text/plain")],
+        [response(401, f"bad key {key}".encode(), "text/plain")],
         [stream_head(), event({"error": echo})],
         [None],
     ]
 
     for _ in range(4):
         with pytest.raises(IntegrationError) as caught:
-            await ask(scripted_client)
+            await scripted_client.stream_chat(
+                request_for("maker/model", response_format=None), api_key=key
+            )
         shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-        assert KEY not in shown
-    assert KEY not in repr(scripted_client)
+        assert key not in shown
+        assert caught.value.__cause__ is None
+    assert key not in repr(vars(scripted_client))
+
+
+async def test_a_providers_own_key_is_not_passed_on(
+    scripted_client: OpenRouterClient, script: ScriptedServer
+):
+    body = b'{"error": {"code": 400, "message": "Incorrect API key provided: sk-proj-aB3*****xyz"}}'
+    script.answers = [[response(400, body)]]
+
+    with pytest.raises(RequestRejected, match=r"provided: \[key\]$"):
+        await ask(scripted_client)
 
 
 # The response format
