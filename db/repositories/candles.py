@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from trading.candles import CandleSeries
 
 # PostgreSQL's binary COPY: a header, then for each row its number of fields and each field's
-# length and value, then a trailer. All fields have eight bytes, so that rows are of one size.
+# length and value, then a trailer. All fields have eight bytes, so that rows are of one size; a
+# timestamp is in microseconds since 2000.
 _COLUMNS: LiteralString = (
-    "(extract(epoch FROM open_time) * 1000)::int8 AS time, open::float8, high::float8,"
-    " low::float8, close::float8, volume::float8"
+    "open_time, open::float8, high::float8, low::float8, close::float8, volume::float8"
 )
+_YEAR_2000_MS = 946_684_800_000
 _FIELDS = ("open_time", "open", "high", "low", "close", "volume")
 _ROW = np.dtype(
     [
@@ -50,7 +51,11 @@ class CandleRepository:
 
     async def load(self, data_set_id: UUID, span: CandleSpan | None = None) -> CandleSeries:
         """Return the candles of a span, all of them by default, in time order."""
-        return _series(await self._copied(_query(data_set_id, span or CandleSpan())))
+        span = span or CandleSpan()
+        rows = np.frombuffer(
+            await self._copied(_query(data_set_id, span)), dtype=_ROW, offset=_HEADER_BYTES
+        )
+        return _series(rows[::-1] if span.newest else rows)
 
     async def load_window(
         self, data_set_id: UUID, *, start_ms: int, end_ms: int, warm_up: int
@@ -70,7 +75,8 @@ class CandleRepository:
         assert isinstance(driver, AsyncConnection)  # noqa: S101 - the driver this project uses
         copying = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)
         async with driver.cursor() as cursor, cursor.copy(copying) as copy:
-            return b"".join([bytes(block) async for block in copy])
+            copied = b"".join([bytes(block) async for block in copy])
+        return copied[:-_TRAILER_BYTES]
 
 
 def _query(data_set_id: UUID, span: CandleSpan) -> sql.Composed:
@@ -80,8 +86,7 @@ def _query(data_set_id: UUID, span: CandleSpan) -> sql.Composed:
     if span.end_ms is not None:
         conditions.append(sql.SQL("open_time <= to_timestamp({} / 1000.0)").format(span.end_ms))
     return sql.SQL(
-        "SELECT * FROM (SELECT {columns} FROM candles WHERE {conditions}"
-        " ORDER BY open_time {order} LIMIT {limit}) AS found ORDER BY time"
+        "SELECT {columns} FROM candles WHERE {conditions} ORDER BY open_time {order} LIMIT {limit}"
     ).format(
         columns=sql.SQL(_COLUMNS),
         conditions=sql.SQL(" AND ").join(conditions),
@@ -90,12 +95,12 @@ def _query(data_set_id: UUID, span: CandleSpan) -> sql.Composed:
     )
 
 
-def _series(copied: bytes) -> CandleSeries:
-    rows = np.frombuffer(copied[_HEADER_BYTES:-_TRAILER_BYTES], dtype=_ROW)
+def _series(rows: NDArray[np.void]) -> CandleSeries:
+    microseconds = rows["open_time"].astype(np.int64)
     columns: dict[str, NDArray[np.float64]] = {
         name: rows[name].astype(np.float64) for name in _FIELDS[1:]
     }
-    return CandleSeries(open_time=rows["open_time"].astype(np.int64), **columns)
+    return CandleSeries(open_time=microseconds // 1000 + _YEAR_2000_MS, **columns)
 
 
 def _joined(first: CandleSeries, second: CandleSeries) -> CandleSeries:
