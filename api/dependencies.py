@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
+from api.backtests import Backtests
 from api.config import ApiConfig
 from api.controls import Controls
 from api.errors import Forbidden, Unauthorized
@@ -41,6 +42,7 @@ class Services:
     frames: MarketFrames
     relay: Relay
     controls: Controls
+    backtests: Backtests
     # Front ends poll by component: who is asking is looked up once in a few seconds.
     known_users: MutableMapping[str, UserRecord] = field(
         default_factory=lambda: TTLCache(KNOWN_USERS, KNOWN_USER_S)

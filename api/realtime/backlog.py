@@ -1,5 +1,6 @@
 """A session's durable events after any number: from Redis, or from the database, which has all."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import cast
 from uuid import UUID
@@ -21,6 +22,8 @@ from trading.candles import Timeframe
 from trading.indicators import CustomIndicator
 
 _CACHED_WINDOWS = 1_000
+# Redis that hangs is as good as none: the database has the same events.
+_REDIS_PATIENCE_S = 1.0
 # The controls that are looked through for the last pause or the end.
 _CONTROLS_READ = 20
 
@@ -55,25 +58,22 @@ class Backlog:
         They may be fewer than `limit`, and somewhat more when they come out of the database.
         """
         try:
-            published = await self._subscriber.backlog(session_id, after=seq, limit=limit)
+            async with asyncio.timeout(_REDIS_PATIENCE_S):
+                published = await self._subscriber.backlog(session_id, after=seq, limit=limit)
         except (RedisError, OSError) as e:
             _logger.warning("backlog_unreachable", error=type(e).__name__)
             published = []
         return published or await self._read_stored(user_id, session_id, seq, limit)
 
-    async def latest_stats(self, user_id: UUID, session_id: UUID, *, seq: int) -> Event | None:
-        """The last `stats_update` that is not after `seq`."""
+    async def recent(self, user_id: UUID, session_id: UUID, *, seq: int) -> list[Event]:
+        """Stats and controls up to `seq`, the newest first: how things stood there."""
         async with self._database.for_user(user_id) as session:
-            rows = await WatchingRepository(session).latest(session_id, "step", seq=seq)
-        return None if not rows else _stats_event(rows[0])
-
-    async def latest_controls(self, user_id: UUID, session_id: UUID, *, seq: int) -> list[Event]:
-        """Pauses, resumptions and endings up to `seq`, the newest first."""
-        async with self._database.for_user(user_id) as session:
-            rows = await WatchingRepository(session).latest(
-                session_id, "control", seq=seq, limit=_CONTROLS_READ
-            )
-        return [event for row in rows for event in reversed(_events(row, None))]
+            watching = WatchingRepository(session)
+            rows = await watching.latest(session_id, "step", seq=seq)
+            rows += await watching.latest(session_id, "control", seq=seq, limit=_CONTROLS_READ)
+        # No candle is wanted, so none is loaded.
+        events = [event for row in rows for event in _events(row, {}) if event.event != "candle"]
+        return sorted(events, key=lambda event: event.seq or 0, reverse=True)
 
     async def _read_stored(
         self, user_id: UUID, session_id: UUID, seq: int, limit: int
@@ -138,8 +138,3 @@ def _events(row: StoredStep, candle: Payload | None) -> list[Event]:
         ),
         candle,
     )
-
-
-def _stats_event(row: StoredStep) -> Event:
-    # Only the last of the row's events is wanted, and no candle is needed for that.
-    return _events(row, {})[-1]

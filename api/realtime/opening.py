@@ -38,8 +38,7 @@ class Opening:
         """Send everything up to `replay_complete`; `session` is as read after subscribing."""
         await self._watcher.send(encode_frame(session_initialized(self._session)))
         await self._send_missed()
-        await self._repeat_stats()
-        await self._repeat_last_word()
+        await self._repeat_standing()
         await self._watcher.send(own_message("replay_complete", {"last_seq": self._watcher.sent}))
 
     async def _send_missed(self) -> None:
@@ -61,31 +60,33 @@ class Opening:
         elif event.event in _PAUSING or is_terminal(event):
             self._last_word = event
 
-    async def _repeat_stats(self) -> None:
-        stats = self._stats or await self._backlog.latest_stats(
+    async def _repeat_standing(self) -> None:
+        """Say how things stand: the figures, and that the session is paused or over.
+
+        A client that counts has the last word already when it was among the missed events.
+        """
+        is_told = self._watcher.counts and self._last_word is not None
+        if self._stats is None or (self._last_word is None and self._is_standing):
+            await self._look_back()
+        if self._stats is not None:
+            await self._repeat(self._stats)
+        if self._last_word is not None and not is_told:
+            await self._repeat_last_word(self._last_word)
+
+    @property
+    def _is_standing(self) -> bool:
+        return self._session.status == "paused" or self._session.status in FINISHED
+
+    async def _look_back(self) -> None:
+        recent = await self._backlog.recent(
             self._watcher.user_id, self._session.id, seq=self._watcher.sent
         )
-        if stats is not None:
-            await self._repeat(stats)
+        for event in reversed(recent):
+            self._note(event)
+        if self._last_word is None and self._session.status in FINISHED:
+            self._last_word = _failure(self._session)
 
-    async def _repeat_last_word(self) -> None:
-        """Say that the session is paused or over, unless that was among the missed events."""
-        if self._last_word is not None:
-            if not self._watcher.counts:
-                await self._repeat_unless_resumed(self._last_word)
-        elif self._session.status == "paused" or self._session.status in FINISHED:
-            await self._repeat_unless_resumed(await self._find_last_word())
-
-    async def _find_last_word(self) -> Event:
-        controls = await self._backlog.latest_controls(
-            self._watcher.user_id, self._session.id, seq=self._watcher.sent
-        )
-        for event in controls:
-            if event.event in _PAUSING or is_terminal(event):
-                return event
-        return _failure(self._session)
-
-    async def _repeat_unless_resumed(self, event: Event) -> None:
+    async def _repeat_last_word(self, event: Event) -> None:
         if event.event == "session_resumed":
             return
         await self._repeat(event)

@@ -133,6 +133,9 @@ class Watcher:
         if self.counts or not frame.is_optional:
             await self.send(frame.text)
         self.skip(frame.event)
+        if frame.event.event == "session_error":
+            # The front end's name for it; the numbered event is the specification's.
+            await self.send(own_message("error", frame.event.data))
         if is_terminal(frame.event):
             self.close(NORMAL_CLOSURE, "the session is finished")
 

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.schemas.base import RequestBody, Shape, Text
+from api.schemas.base import Filters, Page, RequestBody, Search, Shape, Text
 from db.models.agents import AgentRecord, AgentVersionRecord
+from db.repositories.agents import AgentFilter, AgentSort
 
 Mode = Literal["monk", "omni"]
 AgentName = Annotated[Text, Field(min_length=2, max_length=100, examples=["Momentum Max"])]
@@ -28,6 +29,29 @@ class CustomIndicatorBody(RequestBody):
     formula: Annotated[Text, Field(min_length=1, max_length=500)] = Field(
         examples=["(close - sma_50) / atr_14"]
     )
+
+
+class AgentsQuery(Filters):
+    """`include_archived` true lists the archived agents only, `all` both kinds."""
+
+    search: Search | None = None
+    mode: Mode | None = None
+    model: Search | None = None
+    sort: AgentSort = "newest"
+    include_archived: Literal["false", "true", "all"] = "false"
+    page: Page = 1
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+    def to_filter(self) -> AgentFilter:
+        return AgentFilter(
+            search=self.search,
+            mode=self.mode,
+            model=self.model,
+            archived={"false": False, "true": True, "all": None}[self.include_archived],
+            sort=self.sort,
+            page=self.page,
+            limit=self.limit,
+        )
 
 
 class AgentOut(Shape):
@@ -80,7 +104,7 @@ class NewAgent(RequestBody):
     model: ModelId
     api_key_id: UUID | None = None
     indicators: Annotated[list[Identifier], Field(min_length=1, examples=[["rsi_14", "macd"]])]
-    custom_indicators: list[CustomIndicatorBody] = []
+    custom_indicators: list[CustomIndicatorBody] = Field(default_factory=list)
     strategy_prompt: Prompt
 
 

@@ -1,15 +1,26 @@
 """What all request and answer shapes share."""
 
 from math import isfinite
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class RequestBody(BaseModel):
     """Unknown fields are ignored: front ends are older or newer than the server."""
 
     model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+
+class Filters(RequestBody):
+    """A query; an empty value is no value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value != ""}
 
 
 class Shape(BaseModel):
@@ -48,3 +59,5 @@ def _finite(number: float) -> float:
 # PostgreSQL stores any text but the null character.
 Text = Annotated[str, AfterValidator(_storable)]
 Finite = Annotated[float, AfterValidator(_finite)]
+Search = Annotated[Text, Field(max_length=200)]
+Page = Annotated[int, Field(ge=1, le=1_000_000)]

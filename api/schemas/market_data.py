@@ -90,7 +90,7 @@ class IndicatorsQuery(CandleSpanQuery):
 
 
 class IndicatorsBody(IndicatorsQuery):
-    custom_indicators: Annotated[list[CustomIndicatorBody], Field(max_length=10)] = []
+    custom_indicators: list[CustomIndicatorBody] = Field(default_factory=list, max_length=10)
 
 
 class CandleOut(Shape):

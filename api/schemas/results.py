@@ -1,19 +1,94 @@
 """Results: what a test came to, its trades, and what the agent thought."""
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field
 
 from api.durations import display_duration
-from api.schemas.base import Pagination, Shape
+from api.schemas.agents import Mode
+from api.schemas.arena import Asset, Moment, instant_of
+from api.schemas.base import Filters, Page, Pagination, Search, Shape
 from db.models.decisions import DecisionRecord
 from db.models.results import ResultListed, ResultRecord
 from db.models.trades import TradeRecord
-from db.repositories.trades import TradeSummary
+from db.repositories.decisions import DecisionFilter
+from db.repositories.results import ResultFilter
+from db.repositories.trades import TradeFilter, TradeSummary
 
 TestType = Literal["backtest", "forward"]
+CandleIndex = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class ResultsQuery(Filters):
+    """`from_date` and `date_from` mean the same, as do `to_date` and `date_to`."""
+
+    search: Search | None = None
+    type: Literal["all", "backtest", "forward"] = "all"
+    result: Literal["all", "profitable", "loss"] = "all"
+    profitable: bool | None = None
+    agent_id: UUID | None = None
+    asset: Asset | None = None
+    mode: Mode | None = None
+    from_date: Moment | None = None
+    date_from: Moment | None = None
+    to_date: Moment | None = None
+    date_to: Moment | None = None
+    page: Page = 1
+    limit: Annotated[int, Field(ge=1, le=50)] = 20
+
+    def to_filter(self) -> ResultFilter:
+        outcome = {"profitable": True, "loss": False, "all": None}[self.result]
+        return ResultFilter(
+            search=self.search,
+            type=None if self.type == "all" else self.type,
+            profitable=outcome if self.profitable is None else self.profitable,
+            agent_id=self.agent_id,
+            asset=self.asset,
+            mode=self.mode,
+            from_date=_instant(self.from_date or self.date_from, is_end=False),
+            to_date=_instant(self.to_date or self.date_to, is_end=True),
+            page=self.page,
+            limit=self.limit,
+        )
+
+
+class TradesQuery(Filters):
+    direction: Literal["long", "short"] | None = None
+    outcome: Literal["win", "loss"] | None = None
+    search: Search | None = None
+    page: Page = 1
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+    def to_filter(self) -> TradeFilter:
+        return TradeFilter(**self.model_dump())
+
+
+class ReasoningQuery(Filters):
+    """`candle_start` and `candle_from` mean the same, as do `candle_end` and `candle_to`.
+
+    `decisions_only` leaves out the holds.
+    """
+
+    candle_start: CandleIndex | None = None
+    candle_from: CandleIndex | None = None
+    candle_end: CandleIndex | None = None
+    candle_to: CandleIndex | None = None
+    decisions_only: bool = False
+    decision: Literal["long", "short", "hold", "close"] | None = None
+    page: Page = 1
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+
+    def to_filter(self) -> DecisionFilter:
+        return DecisionFilter(
+            candle_from=self.candle_from if self.candle_start is None else self.candle_start,
+            candle_to=self.candle_to if self.candle_end is None else self.candle_end,
+            acted_only=self.decisions_only,
+            decision=self.decision,
+            page=self.page,
+            limit=self.limit,
+        )
 
 
 class ResultOut(Shape):
@@ -259,3 +334,7 @@ def _listed(result: ResultListed | ResultRecord) -> dict[str, Any]:
         "duration_display": display_duration(result.duration_seconds),
         "win_rate": result.win_rate or 0.0,
     }
+
+
+def _instant(moment: str | None, *, is_end: bool) -> datetime | None:
+    return None if moment is None else instant_of(moment, is_end=is_end)

@@ -1,0 +1,64 @@
+"""Builds the web application around services that were made elsewhere."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from api.dependencies import Services
+from api.errors import install_error_handlers
+from api.middleware import MAX_CANDLE_UPLOAD_BYTES, install_middleware
+from api.routes import (
+    agents,
+    api_keys,
+    backtests,
+    health,
+    market_data,
+    results,
+    sockets,
+    users,
+)
+from api.schemas.errors import documented
+
+_DESCRIPTION = (
+    "Build trading agents out of a language model, a strategy and indicators, test them candle by "
+    "candle, and watch them think. Live events come over WebSockets."
+)
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application; it closes the relay when it ends, and nothing else of `services`."""
+    app = FastAPI(
+        title="AlphaLab API",
+        description=_DESCRIPTION,
+        version=services.config.version,
+        lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
+        openapi_url="/api/openapi.json",
+        docs_url="/api/docs",
+        redoc_url=None,
+        responses=documented(500),
+    )
+    app.state.services = services
+    install_error_handlers(app)
+    install_middleware(
+        app,
+        cors_origins=services.config.cors_origins,
+        body_limits={market_data.IMPORT_PATH: MAX_CANDLE_UPLOAD_BYTES},
+    )
+    for module in (health, users, api_keys, agents, backtests, results, market_data, sockets):
+        app.include_router(module.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    services: Services = app.state.services
+    await services.relay.close()
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Operations are called as their functions are: a generated client reads like ours."""
+    return route.name

@@ -1,0 +1,286 @@
+"""Makes a backtest: its candles, its rules and its row, then the workflow that runs it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from api.config import ApiConfig
+from api.data_sets import (
+    FIXED_PRESETS,
+    MOVING_PRESETS,
+    TimeRange,
+    choose_data_set,
+    no_candles,
+)
+from api.errors import Conflict, Invalid, NotFound, Unavailable
+from api.schemas.arena import StartBacktest, instant_of
+from db.engine import Database
+from db.identifiers import new_id
+from db.market_frames import FrameKey, MarketFrame, MarketFrames
+from db.models.agents import AgentRecord
+from db.models.candles import DataSetRecord
+from db.models.sessions import NewSession, SessionRecord
+from db.models.users import UserRecord, UserSettingsRecord
+from db.repositories.agents import AgentRepository
+from db.repositories.data_sets import DataSetRepository
+from db.repositories.sessions import SessionRepository
+from db.repositories.users import UserRepository
+from trading.candles import Timeframe
+from trading.indicators import CustomIndicator, plan_indicators
+from trading.rules import FillTiming, Intrabar, Mode, Rules
+from workflows.runtime import BacktestStart, Temporal, TemporalUnreachable, backtest_id
+
+# The largest window that one session steps through.
+MAX_CANDLES = 500_000
+_BASIS_POINTS = 10_000
+_PERCENT = 100
+
+_WHERE = ("body", "start_date")
+_RULES = TypeAdapter(Rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a start is made from, read in one transaction."""
+
+    agent: AgentRecord
+    settings: UserSettingsRecord
+    data_set: DataSetRecord
+    range: TimeRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A session that is ready to be stored, and the candles it will run on."""
+
+    session: NewSession
+    frame: MarketFrame
+
+
+class Backtests:
+    """Starts backtests."""
+
+    def __init__(
+        self, *, config: ApiConfig, database: Database, frames: MarketFrames, temporal: Temporal
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._frames = frames
+        self._temporal = temporal
+
+    async def start(
+        self, user: UserRecord, wanted: StartBacktest
+    ) -> tuple[SessionRecord, MarketFrame]:
+        """Commit the session's row, then start its workflow; return the row and its candles.
+
+        Raises ApiError: no such agent, no candles, nothing to decide on, too many tests, or
+        Temporal away, in which case the row stays and the test starts later.
+        """
+        prepared = await self._prepare(user, wanted)
+        async with self._database.for_user(user.id) as session:
+            sessions = SessionRepository(session)
+            self._check_room(user, await sessions.count_active(user.id))
+            stored = await sessions.add(prepared.session)
+        await self._start_workflow(stored)
+        return stored, prepared.frame
+
+    async def _prepare(self, user: UserRecord, wanted: StartBacktest) -> Prepared:
+        timeframe = Timeframe.parse(wanted.timeframe)
+        basis = await self._read_basis(user.id, wanted, timeframe)
+        key = _frame_key(basis, timeframe)
+        frame = await self._frames.get(user.id, key)
+        if not len(frame):
+            raise no_candles(_WHERE)
+        first = frame.first_ready(wanted.indicator_readiness_threshold / _PERCENT)
+        if first is None:
+            raise _never_ready()
+        fingerprint = await asyncio.to_thread(frame.candles.fingerprint)
+        session = _new_session(user.id, wanted, basis, timeframe).model_copy(
+            update={
+                "end_date": _last_close(frame, timeframe),
+                "warm_up_candles": key.warm_up,
+                "total_candles": len(frame),
+                "first_decision_candle": first,
+                "data_fingerprint": fingerprint,
+            }
+        )
+        return Prepared(session=session, frame=frame)
+
+    async def _read_basis(
+        self, user_id: UUID, wanted: StartBacktest, timeframe: Timeframe
+    ) -> Basis:
+        async with self._database.for_user(user_id) as session:
+            agent = await AgentRepository(session).get(wanted.agent_id)
+            settings = await UserRepository(session).settings(user_id)
+            candidates = await DataSetRepository(session).candidates(
+                wanted.asset, timeframe, source=wanted.data_source
+            )
+        if agent is None or agent.is_archived:
+            raise NotFound("agent")
+        if agent.api_key_id is None:
+            raise Conflict("Give the agent an API key before it is tested.", code="NO_API_KEY")
+        range_ = _range(wanted, candidates, timeframe)
+        data_set = choose_data_set(candidates, timeframe, range_)
+        if data_set is None:
+            raise no_candles(_WHERE)
+        return Basis(agent=agent, settings=settings, data_set=data_set, range=range_)
+
+    def _check_room(self, user: UserRecord, active: int) -> None:
+        allowed = self._config.active_tests_allowed(user.plan)
+        if allowed is not None and active >= allowed:
+            raise Conflict(
+                f"Your plan allows {allowed} tests at once. Stop one or wait for it to end.",
+                code="TOO_MANY_ACTIVE_TESTS",
+            )
+
+    async def _start_workflow(self, session: SessionRecord) -> None:
+        try:
+            await self._temporal.start_backtest(
+                BacktestStart(
+                    session_id=session.id,
+                    user_id=session.user_id,
+                    agent_name=session.agent_name,
+                    asset=session.asset,
+                    timeframe=session.timeframe,
+                    mode=session.mode,
+                )
+            )
+        except TemporalUnreachable:
+            raise Unavailable(
+                f"The test {session.id} was stored, but the engine that runs tests does not "
+                "answer. It starts by itself as soon as the engine is back."
+            ) from None
+
+
+def _range(
+    wanted: StartBacktest, candidates: Sequence[DataSetRecord], timeframe: Timeframe
+) -> TimeRange:
+    preset = wanted.date_preset or "custom"
+    if preset in MOVING_PRESETS:
+        if not candidates:
+            raise no_candles(_WHERE)
+        return TimeRange.newest(candidates[0], timeframe, MOVING_PRESETS[preset])
+    if preset in FIXED_PRESETS:
+        return TimeRange.of_days(*FIXED_PRESETS[preset])
+    if wanted.start_date is None or wanted.end_date is None:
+        raise Invalid("start_date and end_date are needed.", ["body", "start_date"])
+    chosen = TimeRange(
+        start=instant_of(wanted.start_date, is_end=False),
+        end=instant_of(wanted.end_date, is_end=True),
+    )
+    if chosen.end <= chosen.start:
+        raise Invalid("end_date must be after start_date.", ["body", "end_date"])
+    if (chosen.end - chosen.start).total_seconds() * 1000 / timeframe.milliseconds > MAX_CANDLES:
+        raise Invalid(f"A test may have {MAX_CANDLES} candles.", ["body", "start_date"])
+    return chosen
+
+
+def _frame_key(basis: Basis, timeframe: Timeframe) -> FrameKey:
+    custom = tuple(
+        CustomIndicator(name=each["name"], formula=each["formula"])
+        for each in basis.agent.custom_indicators
+    )
+    plan = plan_indicators(basis.agent.indicators, custom)
+    return FrameKey(
+        data_set_id=basis.data_set.id,
+        start_ms=basis.range.start_ms,
+        end_ms=basis.range.end_ms,
+        timeframe=timeframe,
+        warm_up=plan.warm_up,
+        identifiers=plan.identifiers,
+        custom=custom,
+    )
+
+
+def _new_session(
+    user_id: UUID, wanted: StartBacktest, basis: Basis, timeframe: Timeframe
+) -> NewSession:
+    """The row as far as request, agent and settings decide it."""
+    agent, settings = basis.agent, basis.settings
+    session_id = new_id()
+    rules = _rules(wanted, agent, settings, timeframe)
+    return NewSession(
+        id=session_id,
+        user_id=user_id,
+        agent_id=agent.id,
+        agent_version_id=agent.agent_version_id,
+        agent_name=agent.name,
+        workflow_id=backtest_id(session_id),
+        data_set_id=basis.data_set.id,
+        data_source=basis.data_set.source,
+        rules=_RULES.dump_python(rules, mode="json"),
+        type="backtest",
+        status="initializing",
+        mode=agent.mode,
+        asset=wanted.asset,
+        timeframe=timeframe.value,
+        starting_capital=wanted.starting_capital,
+        safety_mode=rules.safety_mode,
+        allow_leverage=rules.allow_leverage,
+        date_preset=wanted.date_preset,
+        start_date=basis.range.start,
+        end_date=basis.range.end,
+        playback_speed=wanted.playback_speed or settings.default_playback_speed,
+        decision_mode=wanted.decision_mode,
+        decision_interval_candles=_interval(wanted),
+        indicator_readiness_threshold=wanted.indicator_readiness_threshold,
+        fee_bps=wanted.fee_bps,
+        slippage_bps=wanted.slippage_bps,
+        fill_timing=wanted.fill_timing,
+        intrabar=wanted.intrabar,
+        blind=wanted.blind,
+        max_cost_usd=wanted.max_cost_usd,
+    )
+
+
+def _rules(
+    wanted: StartBacktest, agent: AgentRecord, settings: UserSettingsRecord, timeframe: Timeframe
+) -> Rules:
+    """Every number the simulation reads; later changes of the settings change nothing."""
+    return Rules(
+        starting_capital=wanted.starting_capital,
+        timeframe_ms=timeframe.milliseconds,
+        mode=Mode(agent.mode),
+        fee_rate=wanted.fee_bps / _BASIS_POINTS,
+        slippage_rate=wanted.slippage_bps / _BASIS_POINTS,
+        fill_timing=FillTiming(wanted.fill_timing),
+        intrabar=Intrabar(wanted.intrabar),
+        safety_mode=_chosen(wanted.safety_mode, settings.safety_mode_default),
+        allow_leverage=_chosen(wanted.allow_leverage, settings.allow_leverage_default),
+        max_leverage=float(settings.max_leverage),
+        max_position_size=settings.max_position_size_pct / _PERCENT,
+        max_loss_per_trade=settings.max_loss_per_trade_pct / _PERCENT,
+        max_daily_loss=_limit(settings.max_daily_loss_pct),
+        max_total_drawdown=_limit(settings.max_total_drawdown_pct),
+    )
+
+
+def _interval(wanted: StartBacktest) -> int:
+    return 1 if wanted.decision_mode == "every_candle" else wanted.decision_interval_candles
+
+
+def _chosen(given: bool | None, otherwise: bool) -> bool:
+    return otherwise if given is None else given
+
+
+def _limit(percent: float) -> float | None:
+    """A limit of zero switches the guard off: otherwise it would end every test at once."""
+    return percent / _PERCENT or None
+
+
+def _last_close(frame: MarketFrame, timeframe: Timeframe) -> datetime:
+    """The end that later candles of a growing data set cannot move."""
+    close_ms = int(frame.candles.open_time[-1]) + timeframe.milliseconds
+    return datetime.fromtimestamp(close_ms / 1000, tz=UTC)
+
+
+def _never_ready() -> Invalid:
+    return Invalid(
+        "The indicators never reach this readiness in the chosen range: choose a longer range, "
+        "shorter indicators or a lower indicator_readiness_threshold.",
+        ["body", "indicator_readiness_threshold"],
+    )

@@ -1,0 +1,60 @@
+"""Whether the service lives, and whether what it needs does."""
+
+import asyncio
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.dependencies import InjectedServices, Services
+from api.schemas.health import Health, Reachability, Readiness
+
+router = APIRouter(prefix="/api", tags=["health"])
+
+_PATIENCE_S = 3.0
+
+
+@router.get("/health")
+async def health(services: InjectedServices) -> Health:
+    """Answers without touching anything."""
+    return Health(version=services.config.version)
+
+
+@router.get("/ready", responses={503: {"model": Readiness}})
+async def ready(services: InjectedServices, response: Response) -> Readiness:
+    """200 when everything is there that a test needs, else 503; says what is missing."""
+    database, redis, temporal, worker = await asyncio.gather(
+        _database(services), _redis(services), _temporal(services), _pollers(services)
+    )
+    state = Readiness(database=database, redis=redis, temporal=temporal, worker=worker)
+    if "down" in {database, redis, temporal, worker}:
+        response.status_code = 503
+    return state
+
+
+async def _database(services: Services) -> Reachability:
+    try:
+        async with asyncio.timeout(_PATIENCE_S), services.database.as_system() as session:
+            await session.execute(text("SELECT 1"))
+    except (SQLAlchemyError, OSError, TimeoutError):
+        return "down"
+    return "ok"
+
+
+async def _redis(services: Services) -> Reachability:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await services.redis.ping()
+    except (RedisError, OSError, TimeoutError):
+        return "down"
+    return "ok"
+
+
+async def _temporal(services: Services) -> Reachability:
+    return "ok" if await services.temporal.is_reachable() else "down"
+
+
+async def _pollers(services: Services) -> int | Literal["down"]:
+    return await services.temporal.poller_count() or "down"

@@ -1,0 +1,101 @@
+"""Results of finished tests."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from api.dependencies import CurrentUser, InjectedServices
+from api.errors import NotFound
+from api.schemas.base import Pagination
+from api.schemas.errors import documented
+from api.schemas.results import (
+    ReasoningAnswer,
+    ReasoningQuery,
+    ResultAnswer,
+    ResultDetail,
+    ResultOut,
+    ResultsAnswer,
+    ResultsQuery,
+    Thought,
+    TradeOut,
+    TradesAnswer,
+    TradesQuery,
+    TradesSummary,
+)
+from db.models.results import ResultRecord
+from db.repositories.decisions import DecisionRepository
+from db.repositories.results import ResultRepository
+from db.repositories.trades import TradeRepository
+
+router = APIRouter(prefix="/api/results", tags=["results"], responses=documented(401, 403, 503))
+
+
+@router.get("", responses=documented(422))
+async def list_results(
+    services: InjectedServices, user: CurrentUser, wanted: Annotated[ResultsQuery, Query()]
+) -> ResultsAnswer:
+    """List results, the newest first."""
+    async with services.database.for_user(user.id) as session:
+        found, total = await ResultRepository(session).page(wanted.to_filter())
+    return ResultsAnswer(
+        results=[ResultOut.of(each) for each in found],
+        pagination=Pagination.of(wanted.page, wanted.limit, total),
+    )
+
+
+@router.get("/{result_id}", responses=documented(404, 422))
+async def get_result(
+    services: InjectedServices, user: CurrentUser, result_id: UUID
+) -> ResultAnswer:
+    async with services.database.for_user(user.id) as session:
+        found = await _existing(session, result_id)
+    return ResultAnswer(result=ResultDetail.of_record(found))
+
+
+@router.get("/{result_id}/trades", responses=documented(404, 422))
+async def list_trades(
+    services: InjectedServices,
+    user: CurrentUser,
+    result_id: UUID,
+    wanted: Annotated[TradesQuery, Query()],
+) -> TradesAnswer:
+    """List trades in their order; the summary is of all that match."""
+    async with services.database.for_user(user.id) as session:
+        result = await _existing(session, result_id)
+        trades, summary, total = await TradeRepository(session).page(
+            result.session_id, wanted.to_filter()
+        )
+    return TradesAnswer(
+        trades=[TradeOut.of(trade) for trade in trades],
+        summary=TradesSummary.of(summary),
+        pagination=Pagination.of(wanted.page, wanted.limit, total),
+    )
+
+
+@router.get("/{result_id}/reasoning", responses=documented(404, 422))
+async def list_reasoning(
+    services: InjectedServices,
+    user: CurrentUser,
+    result_id: UUID,
+    wanted: Annotated[ReasoningQuery, Query()],
+) -> ReasoningAnswer:
+    """List what the agent thought, candle by candle."""
+    async with services.database.for_user(user.id) as session:
+        result = await _existing(session, result_id)
+        found, total = await DecisionRepository(session).page(result.session_id, wanted.to_filter())
+    thoughts = [Thought.of(each) for each in found]
+    return ReasoningAnswer(
+        reasoning=thoughts,
+        thoughts=thoughts,
+        total_entries=total,
+        pagination=Pagination.of(wanted.page, wanted.limit, total),
+    )
+
+
+async def _existing(session: AsyncSession, result_id: UUID) -> ResultRecord:
+    found = await ResultRepository(session).get(result_id)
+    if found is None:
+        raise NotFound("result")
+    return found

@@ -1,0 +1,157 @@
+"""The API process: reads the settings, makes the services, serves them."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import httpx
+import uvicorn
+import uvloop
+from cryptography.fernet import Fernet, MultiFernet
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from api.app import create_app
+from api.backtests import Backtests
+from api.config import ApiConfig
+from api.controls import Controls
+from api.dependencies import Services
+from api.realtime.backlog import Backlog
+from api.realtime.relay import Relay
+from api.realtime.transport import RelayProtocol
+from db.engine import Database
+from db.market_frames import MarketFrames
+from events.subscriber import SessionSubscriber
+from integrations.clerk.tokens import KeySet, TokenVerifier, issuer_of
+from integrations.openrouter.client import OpenRouterClient
+from observability import configure_logging
+from settings import ApiSettings, SettingsError, api_settings
+from workflows.runtime import Temporal, connect
+
+# The API draws charts and replays what Redis has forgotten; the worker's cache is the large one.
+FRAME_CACHE_BYTES = 128 * 1024 * 1024
+# A command has 16 KiB; what is longer is answered with an error up to here, and closed beyond.
+MAX_SOCKET_MESSAGE_BYTES = 256 * 1024
+# A client is given 30 s to accept a byte, so a late pong must not cut it off before that.
+PING_INTERVAL_S = 20.0
+PING_TIMEOUT_S = 60.0
+SHUTDOWN_GRACE_S = 10
+REDIS_CONNECT_TIMEOUT_S = 2.0
+
+
+def api_config(settings: ApiSettings) -> ApiConfig:
+    return ApiConfig(
+        version=_version(),
+        public_url=settings.public_url,
+        cors_origins=settings.cors_origins,
+        max_active_tests=settings.active_test_limits,
+    )
+
+
+@asynccontextmanager
+async def services(settings: ApiSettings) -> AsyncIterator[Services]:
+    """Everything the API talks to; nothing is connected before it is used."""
+    async with AsyncExitStack() as stack:
+        database = Database.connect(
+            settings.database_url.get_secret_value(),
+            system_url=_secret(settings.database_system_url),
+            pool_size=settings.database_pool_size,
+        )
+        stack.push_async_callback(database.dispose)
+        # No time limit on reads: a subscription waits for as long as nothing happens.
+        redis = Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
+            socket_keepalive=True,
+        )
+        stack.push_async_callback(redis.aclose)
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        temporal = await _temporal(settings)
+        frames = MarketFrames(database, cache_bytes=FRAME_CACHE_BYTES)
+        config = api_config(settings)
+        yield Services(
+            config=config,
+            database=database,
+            redis=redis,
+            temporal=temporal,
+            tokens=_verifier(settings, http),
+            openrouter=OpenRouterClient(
+                http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
+            ),
+            cipher=MultiFernet([Fernet(key) for key in settings.encryption_keys]),
+            frames=frames,
+            relay=Relay(Backlog(database, SessionSubscriber(redis), frames)),
+            controls=Controls(database, temporal),
+            backtests=Backtests(config=config, database=database, frames=frames, temporal=temporal),
+        )
+
+
+async def serve(settings: ApiSettings) -> None:
+    """Serve until told to stop; open sockets are then closed with 1012."""
+    async with services(settings) as made:
+        await uvicorn.Server(uvicorn_config(create_app(made), settings)).serve()
+
+
+def uvicorn_config(app: object, settings: ApiSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # any ASGI application
+        host=settings.host,
+        port=settings.port,
+        ws=RelayProtocol,
+        ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        ws_per_message_deflate=False,  # frames are small, and a window per socket is not
+        log_config=None,
+        access_log=False,  # ours has no query strings, which may carry tokens
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+    )
+
+
+def main() -> None:
+    """Run until told to stop; without its settings the process ends and names what is missing."""
+    try:
+        settings = api_settings()
+    except SettingsError as e:
+        sys.exit(str(e))
+    configure_logging(level=settings.log_level, form=settings.log_format, process="api")
+    uvloop.run(serve(settings))
+
+
+async def _temporal(settings: ApiSettings) -> Temporal:
+    client = await connect(
+        settings.temporal_address,
+        namespace=settings.temporal_namespace,
+        payload_keys=_secret(settings.temporal_payload_keys),
+        api_key=_secret(settings.temporal_api_key),
+        tls=settings.temporal_tls,
+        lazy=True,
+    )
+    return Temporal(client, settings.temporal_task_queue)
+
+
+def _verifier(settings: ApiSettings, http: httpx.AsyncClient) -> TokenVerifier:
+    return TokenVerifier(
+        KeySet(http, settings.clerk_jwks_url),
+        issuer=settings.clerk_issuer or issuer_of(settings.clerk_jwks_url),
+        authorized_parties=settings.clerk_authorized_parties,
+    )
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
+
+
+def _version() -> str:
+    try:
+        return version("alphalab")
+    except PackageNotFoundError:
+        return "0"
+
+
+if __name__ == "__main__":
+    main()
