@@ -15,7 +15,8 @@ import uvicorn
 def serve_app(app: Any) -> Iterator[str]:
     """Run `app` in a thread of its own; gives its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", ws="none", lifespan="off")
+    # No logging of its own: uvicorn would set up the loggers of the whole test run.
+    config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
