@@ -488,11 +488,11 @@ async def test_without_a_schema_the_format_is_a_json_object(client: OpenRouterCl
 
 
 @pytest.mark.parametrize(
-    ("model", "expected", "refusals"),
+    ("model", "format_and_refusals"),
     [
-        ("simulated/flip:no-schema", "json_object", 1),
-        ("simulated/flip:no-json", None, 2),
-        ("simulated/flip", "json_schema", 0),
+        ("simulated/flip:no-schema", ("json_object", 1)),
+        ("simulated/flip:no-json", (None, 2)),
+        ("simulated/flip", ("json_schema", 0)),
     ],
 )
 async def test_a_refused_format_is_weakened_once_and_remembered(
@@ -500,9 +500,9 @@ async def test_a_refused_format_is_weakened_once_and_remembered(
     http: httpx.AsyncClient,
     simulator: str,
     model: str,
-    expected: str | None,
-    refusals: int,
+    format_and_refusals: tuple[str | None, int],
 ):
+    expected, refusals = format_and_refusals
     first = await client.stream_chat(request_for(model), api_key=KEY)
     second = await client.stream_chat(request_for(model, user="another"), api_key=KEY)
 
