@@ -32,7 +32,7 @@ class OrderTerms:
     def __post_init__(self) -> None:
         for name in _TERMS:
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and not (type(value) is float and math.isfinite(value)):
                 object.__setattr__(self, name, _number(name, value))
 
     @property

@@ -406,7 +406,8 @@ def replay(
         if decision is not None:
             verdict = decide(state, decision, candle, rules, is_last=index == last)
             state = verdict.state
-            tape.refuse(verdict.rejection)
+            if verdict.rejection is not None:
+                tape.rejections.append(verdict.rejection)
     if candle is not None and state.ended is None:
         state = _finish(state, candle, rules, ending, tape)
         equity[-1] = state.equity

@@ -34,7 +34,7 @@ Decisions = dict[int, Decision]
 def run(candles_path: Path, repetitions: int = REPETITIONS) -> dict[str, Any]:
     """Candles a second of both, whole test and statistics included, the median of repetitions.
 
-    The two take turns, so that a busy machine slows both.
+    The two take turns and their processor time counts, so that a busy machine slows both alike.
     """
     frame = pd.read_csv(candles_path, index_col=0, parse_dates=True)
     series = series_of(frame)
@@ -99,11 +99,11 @@ def compare(
 
 
 def timed(work: Callable[[], int]) -> tuple[float, int]:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = work()
-    return time.perf_counter() - begun, result
+    return time.process_time() - begun, result
 
 
 def fold(series: CandleSeries, decisions: Decisions) -> int:
