@@ -136,13 +136,16 @@ def buy_and_hold(series: CandleSeries, rules: Rules) -> Floats:
 
 
 def daily_returns(open_times: Times, equity: Floats, starting_capital: float) -> Floats:
-    """The change of equity over each UTC day that has a candle, by the day of its open."""
+    """The change of equity over each UTC day that has a candle, by the day of its open.
+
+    There are none when equity was used up: no ratio means anything then.
+    """
     if not equity.size:
         return np.empty(0, dtype=np.float64)
     days = open_times // MILLISECONDS_PER_DAY
     is_last = np.append(days[1:] != days[:-1], True)
     closes = np.concatenate(([starting_capital], equity[is_last]))
-    if (closes[:-1] <= 0).any():
+    if (closes[:-1] <= _ROUNDING * starting_capital).any():
         return np.empty(0, dtype=np.float64)
     return closes[1:] / closes[:-1] - 1
 
@@ -258,10 +261,8 @@ def _probabilistic_sharpe(returns: Floats) -> float | None:
     ratio = _divide(_mean(returns), _spread(returns))
     if ratio is None:
         return None
-    centred = returns - returns.mean()
-    variance = float(np.mean(centred**2))
-    skewness = float(np.mean(centred**3)) / variance**1.5
-    kurtosis = float(np.mean(centred**4)) / variance**2
+    standardised = (returns - returns.mean()) / returns.std()
+    skewness, kurtosis = float(np.mean(standardised**3)), float(np.mean(standardised**4))
     error = 1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2
     if not error > 0:
         return None
