@@ -63,7 +63,6 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
         redis = Redis.from_url(
             settings.redis_url.get_secret_value(),
             socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
-            socket_keepalive=True,
         )
         stack.push_async_callback(redis.aclose)
         http = await stack.enter_async_context(httpx.AsyncClient())

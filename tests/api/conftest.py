@@ -1,0 +1,60 @@
+"""An API for each test, over the servers that all tests share."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from local.issuer import Issuer, create_key
+from local.simulators.app import OPENROUTER_PATH, create_app
+from settings import ApiSettings
+from tests.api.world import Person, World, api_settings, opened_world
+from tests.loopback import serve_app
+
+
+@pytest.fixture(scope="session")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    path: Path = tmp_path_factory.mktemp("issuer") / "key.pem"
+    create_key(path)
+    return Issuer.from_file(path)
+
+
+@pytest.fixture(scope="session")
+def simulators_url(issuer: Issuer) -> Iterator[str]:
+    with serve_app(create_app(issuer)) as address:
+        yield address
+
+
+@pytest.fixture
+def settings(
+    postgres_url: str, redis_url: str, temporal_address: str, simulators_url: str, task_queue: str
+) -> ApiSettings:
+    return api_settings(
+        environment="development",
+        database_url=postgres_url,
+        redis_url=redis_url,
+        temporal_address=temporal_address,
+        temporal_task_queue=task_queue,
+        encryption_key=Fernet.generate_key().decode(),
+        clerk_jwks_url=f"{simulators_url}/.well-known/jwks.json",
+        openrouter_base_url=f"{simulators_url}{OPENROUTER_PATH}",
+    )
+
+
+@pytest.fixture
+async def world(settings: ApiSettings, issuer: Issuer, simulators_url: str) -> AsyncIterator[World]:
+    async with opened_world(settings, issuer, simulators_url) as world:
+        yield world
+
+
+@pytest.fixture
+async def ada(world: World) -> AsyncIterator[Person]:
+    async with world.person(email="ada@example.com", first_name="Ada") as person:
+        yield person
+
+
+@pytest.fixture
+async def bob(world: World) -> AsyncIterator[Person]:
+    async with world.person() as person:
+        yield person

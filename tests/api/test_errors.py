@@ -1,0 +1,122 @@
+"""Every failure has one shape, whoever noticed it."""
+
+import asyncio
+
+import pytest
+from fastapi import APIRouter
+
+from api.middleware import MAX_BODY_BYTES
+from tests.api.world import Person, World, error_of
+
+ORIGIN = {"Origin": "http://localhost:3000"}
+
+
+async def test_an_unknown_address_is_404(world: World) -> None:
+    async with world.http() as http:
+        error_of(await http.get("/api/nothing"), 404, "NOT_FOUND")
+
+
+async def test_a_wrong_method_is_405(world: World) -> None:
+    async with world.http() as http:
+        error_of(await http.post("/api/health"), 405, "METHOD_NOT_ALLOWED")
+
+
+async def test_a_missing_token_is_401_and_says_what_is_wanted(world: World) -> None:
+    async with world.http() as http:
+        answer = await http.get("/api/users/me")
+
+    error_of(answer, 401, "UNAUTHORIZED")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("given", ["Bearer", "Bearer x.y.z", "Basic YTpi", "nonsense"])
+async def test_a_bad_token_is_401(world: World, given: str) -> None:
+    async with world.http({"Authorization": given}) as http:
+        answer = await http.get("/api/users/me")
+
+    error_of(answer, 401, "UNAUTHORIZED")
+    assert "x.y.z" not in answer.text
+
+
+async def test_a_bad_body_is_422_and_says_where(ada: Person) -> None:
+    body = error_of(await ada.post("/api/agents", {"name": "A"}), 422, "VALIDATION_ERROR")
+
+    places = [tuple(error["loc"]) for error in body["errors"]]
+    assert ("body", "name") in places
+    assert ("body", "indicators") in places
+    assert body["detail"].startswith("name: ")
+
+
+async def test_a_body_that_is_no_json_is_422(ada: Person) -> None:
+    answer = await ada.http.post(
+        "/api/agents", content=b"{nope", headers={"Content-Type": "application/json"}
+    )
+
+    error_of(answer, 422, "VALIDATION_ERROR")
+
+
+async def test_a_body_over_the_limit_is_413_whether_announced_or_not(ada: Person) -> None:
+    async def pieces() -> object:
+        for _ in range(2):
+            yield b" " * MAX_BODY_BYTES
+
+    announced = await ada.http.post("/api/agents", content=b" " * (MAX_BODY_BYTES + 1))
+    chunked = await ada.http.post("/api/agents", content=pieces())  # type: ignore[arg-type]
+
+    error_of(announced, 413, "REQUEST_TOO_LARGE")
+    error_of(chunked, 413, "REQUEST_TOO_LARGE")
+
+
+async def test_a_bug_is_500_in_the_same_shape_and_readable_by_a_browser(world: World) -> None:
+    router = APIRouter()
+
+    @router.get("/api/bug")
+    async def bug() -> None:
+        raise RuntimeError("the secret inside")
+
+    world.app.include_router(router)
+    async with world.http(ORIGIN) as http:
+        answer = await http.get("/api/bug")
+
+    error_of(answer, 500, "INTERNAL_ERROR")
+    assert "secret" not in answer.text
+    assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+
+
+async def test_errors_are_readable_by_known_origins_only(world: World) -> None:
+    async with world.http() as http:
+        known = await http.get("/api/users/me", headers=ORIGIN)
+        foreign = await http.get("/api/users/me", headers={"Origin": "https://evil.test"})
+
+    assert known.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+    assert "access-control-allow-origin" not in foreign.headers
+
+
+async def test_a_preflight_is_answered(world: World) -> None:
+    wanted = ORIGIN | {
+        "Access-Control-Request-Method": "PUT",
+        "Access-Control-Request-Headers": "authorization, content-type, x-frontend-url",
+    }
+    async with world.http() as http:
+        answer = await http.options("/api/agents", headers=wanted)
+
+    assert answer.status_code == 200
+    assert "PUT" in answer.headers["access-control-allow-methods"]
+
+
+async def test_a_request_id_is_kept_when_it_is_a_decent_one(world: World) -> None:
+    async with world.http() as http:
+        kept = await http.get("/api/nothing", headers={"X-Request-ID": "front-end-7"})
+        replaced = await http.get("/api/nothing", headers={"X-Request-ID": "x" * 100})
+
+    assert kept.json()["request_id"] == "front-end-7"
+    assert replaced.json()["request_id"] != "x" * 100
+
+
+async def test_many_requests_at_once_keep_their_ids_apart(world: World) -> None:
+    async with world.http() as http:
+        answers = await asyncio.gather(
+            *(http.get("/api/nothing", headers={"X-Request-ID": f"id-{n}"}) for n in range(20))
+        )
+
+    assert [answer.json()["request_id"] for answer in answers] == [f"id-{n}" for n in range(20)]
