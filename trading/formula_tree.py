@@ -24,12 +24,19 @@ from trading.rolling import (
 Columns = Mapping[str, Column]
 WarmUps = Mapping[str, int]
 
+
+def _power(base: Column, exponent: Column) -> Column:
+    """Null where either is, which numpy makes 1 when the base is 1 or the exponent 0."""
+    unknown = np.isnan(base) | np.isnan(exponent)
+    return np.where(unknown, np.nan, np.power(base, exponent))
+
+
 ARITHMETIC: Mapping[str, Callable[..., Any]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
     "/": np.divide,
-    "**": np.power,
+    "**": _power,
     "%": np.mod,
 }
 COMPARISONS: Mapping[str, Callable[..., Any]] = {

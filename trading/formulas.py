@@ -101,7 +101,7 @@ def _syntax(text: str) -> ast.expr:
     try:
         body = ast.parse(stripped, mode="eval").body
     except SyntaxError as error:
-        column = min(indent + max(error.offset or 1, 1), len(text))
+        column = min(indent + (error.offset or len(text)), len(text))  # 0: at its end
         raise InvalidFormula(f"The formula does not parse: {error.msg}.", column) from None
     except (MemoryError, RecursionError, ValueError):
         raise InvalidFormula(f"A formula is at most {MAX_DEPTH} levels deep.", 1) from None
