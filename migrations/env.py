@@ -9,14 +9,12 @@ from sqlalchemy.types import TypeDecorator
 from db.models import Base
 
 
-def _render_item(kind: str, item: Any, context_: AutogenContext) -> str | Literal[False]:
-    """Write the plain type into migrations, which must not change when the models do."""
-    if kind == "type" and isinstance(item, TypeDecorator) and item.__module__.startswith("db."):
-        context_.imports.add("import sqlalchemy as sa")
-        return f"sa.{item.impl_instance!r}".replace(", asdecimal=False", "").replace(
-            "asdecimal=False", ""
-        )
-    return False
+def _render_item(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
+    """Write plain types into migrations, which must not change when the models do."""
+    if kind != "type" or not isinstance(item, TypeDecorator):
+        return False
+    plain = repr(item.impl_instance)
+    return f"sa.{plain}".replace(", asdecimal=False", "").replace("asdecimal=False", "")
 
 
 def _migrate() -> None:

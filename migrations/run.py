@@ -15,6 +15,7 @@ _ADVISORY_LOCK = 4_716_220_251
 _WAIT_FOR_OTHERS = "5min"
 # A migration that waits longer for a table would make everyone else wait behind it.
 _LOCK_TIMEOUT = "10s"
+_FILE_TEMPLATE = "%%(year)d-%%(month).2d-%%(day).2d-%%(hour).2d%%(minute).2d_%%(slug)s"
 # Alembic keeps the migration under way in module globals.
 _one_thread = Lock()
 
@@ -29,6 +30,15 @@ def upgrade(url: str) -> None:
         connection.commit()
         with _one_thread:
             command.upgrade(configuration(connection), "head")
+
+
+def revise(url: str, message: str) -> None:
+    """Write the migration that brings the database's schema to that of the models, to be edited."""
+    engine = create_engine(normalized_url(url), poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        config = configuration(connection)
+        config.set_main_option("file_template", _FILE_TEMPLATE)
+        command.revision(config, message, autogenerate=True)
 
 
 def configuration(connection: Connection) -> Config:

@@ -1,14 +1,16 @@
 """Transactions belong to a user, commit as a whole, and survive a restart of the server."""
 
 import asyncio
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db.engine import Database, normalized_url
 from local.servers import PostgresServer
+from migrations.run import upgrade
 from tests.db.accounts import Account
 
 ROLE = text("SELECT current_user, current_setting('app.user_id', true)")
@@ -110,6 +112,28 @@ async def test_the_pools_heal_after_the_server_was_killed(postgres_server: Postg
             assert await session.scalar(text("SELECT 1")) == 1
     finally:
         await database.dispose()
+
+
+async def test_a_server_that_is_down_is_an_error_and_one_that_is_back_is_used(tmp_path: Path):
+    server = PostgresServer(tmp_path / "postgres")
+    server.start()
+    upgrade(server.url)
+    database = Database.connect(server.url, pool_size=2)
+
+    async def ask() -> object:
+        async with database.for_user(uuid4()) as session:
+            return await session.scalar(text("SELECT 1"))
+
+    try:
+        await asyncio.gather(ask(), ask())
+        server.stop()
+        with pytest.raises(OperationalError):
+            await ask()
+        server.start()
+        assert list(await asyncio.gather(ask(), ask(), ask())) == [1, 1, 1]
+    finally:
+        await database.dispose()
+        server.stop()
 
 
 async def test_a_connection_lost_in_the_middle_of_a_transaction_is_an_error(

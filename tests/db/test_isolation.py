@@ -250,7 +250,8 @@ async def test_without_a_user_there_are_no_rows_and_no_error(
                 assert connection.execute(query).fetchone() == (0,), (role, name)
                 connection.commit()
     # A connection on which a user was set and is no longer: the setting is empty, not null.
-    await run(one_connection, user_of(catalogue.a), "SELECT 1")
+    async with one_connection.for_user(user_of(catalogue.a)) as session:
+        await session.execute(text("SELECT 1"))
     async with one_connection._app.connect() as pooled:
         setting = text("SELECT current_setting('app.user_id', true)")
         assert (await pooled.execute(setting)).scalar_one() == ""
@@ -289,6 +290,27 @@ async def test_a_user_changes_and_deletes_none_of_anothers_rows(
                 assert isinstance(error.orig, psycopg.errors.InsufficientPrivilege)  # noqa: PT017
                 continue
             assert touched == 0, statement
+
+
+async def test_a_user_who_changes_and_deletes_all_reaches_the_own_row_only(
+    catalogue: Catalogue, one_connection: Database
+):
+    """Without a condition the policy for reading does not apply, and the others stand alone."""
+    async with one_connection.for_user(user_of(catalogue.b)) as session:
+        connection = await session.connection()
+        for table in reversed(catalogue.tables):
+            for statement in (
+                f"UPDATE {table.name} SET created_at = now()",
+                f"DELETE FROM {table.name}",
+            ):
+                try:
+                    async with connection.begin_nested():
+                        touched = (await connection.exec_driver_sql(statement)).rowcount
+                except ProgrammingError as error:
+                    assert re.search("permission denied|does not exist", str(error))  # noqa: PT017
+                    continue
+                assert touched == 1, statement
+        await session.rollback()
 
 
 async def test_a_user_inserts_no_row_for_another(catalogue: Catalogue, one_connection: Database):
