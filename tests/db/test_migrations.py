@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,14 @@ def test_a_second_upgrade_changes_nothing(empty_postgres_url: str):
 
 def test_many_may_migrate_several_databases_of_a_new_cluster_at_once(new_cluster: PostgresServer):
     urls = [new_cluster.create_database(f"race_{i}") for i in range(2)]
-    migrate = "import sys; from migrations.run import upgrade; upgrade(sys.argv[1])"
-    processes = [subprocess.Popen([sys.executable, "-c", migrate, url]) for url in [*urls, urls[0]]]
+    script = "import sys; from migrations.run import upgrade; upgrade(sys.argv[1])"
+    with (
+        ThreadPoolExecutor() as executor,
+        subprocess.Popen([sys.executable, "-c", script, urls[0]]) as other_process,
+    ):
+        list(executor.map(upgrade, urls * 2))
 
-    assert [process.wait() for process in processes] == [0] * len(processes)
+    assert other_process.returncode == 0
     assert structure(urls[0]) == structure(urls[1])
     assert structure(urls[0])["columns"]
 
