@@ -26,7 +26,14 @@ from activities.failures import (
 )
 from activities.heartbeats import heartbeating
 from activities.step_rows import STATE, clamped_percent, plain_events
-from agents.prompts import MarketView, Message, PastDecision, build_messages, prompt_hash
+from agents.prompts import (
+    MAX_REASONING_SHOWN,
+    MarketView,
+    Message,
+    PastDecision,
+    build_messages,
+    prompt_hash,
+)
 from agents.replies import (
     DECISION_SCHEMA,
     InvalidReply,
@@ -37,13 +44,14 @@ from agents.replies import (
 )
 from db.engine import Database
 from db.market_frames import MarketFrame
-from db.repositories.running_sessions import (
+from db.repositories.stepping import (
     BookedReply,
+    CallKey,
     DecisionBasis,
     ModelCallRow,
     NewDecision,
     PastDecisionRow,
-    RunningSessionRepository,
+    SteppingRepository,
 )
 from db.repositories.steps import NewStep, StepRepository
 from events.payloads import (
@@ -121,6 +129,7 @@ class _Question:
     input: DecisionInput
     frame: MarketFrame
     messages: list[Message]
+    digest: str
     api_key: str
     calls: Mapping[int, ModelCallRow]
 
@@ -167,29 +176,34 @@ class DecisionActivities:
         """Compose the prompt and open the first call; None when the decision is recorded."""
         index = input.candle_index
         frame = await self._contexts.seen_frame(context)
-        async with self._database.for_user(context.user_id) as session:
-            running = RunningSessionRepository(session)
-            basis = await running.basis(context.session_id, index)
+        async with self._database.pipeline_for_user(context.user_id) as connection:
+            stepping = SteppingRepository(connection)
+            basis = await stepping.basis(
+                context.session_id,
+                index,
+                decisions=DECISIONS_SHOWN,
+                reasoning_length=MAX_REASONING_SHOWN,
+            )
             if basis is None or basis.epoch != input.epoch or basis.cursor != index + 1:
                 raise superseded(input.session_id)
             if basis.is_decided:
                 return None
             api_key = self._usable_key(basis)
-            calls = await running.calls(context.session_id, index)
-            past = await running.decisions_before(context.session_id, index, limit=DECISIONS_SHOWN)
-            messages = build_messages(_view(context, input, frame, past))
-            if not _is_done(calls.get(1)):
+            messages = build_messages(_view(context, input, frame, basis.past))
+            digest = prompt_hash(messages)
+            if not _is_done(basis.calls.get(1)):
                 _check_budget(context, basis)
-                await _open(running, context, input, 1, messages)
                 if basis.key_id is not None and basis.key_is_idle:
-                    await running.touch_key(basis.key_id)
+                    await stepping.touch_key(basis.key_id)
+                await _open(stepping, _key(context, input, 1), digest)
         return _Question(
             context=context,
             input=input,
             frame=frame,
             messages=messages,
+            digest=digest,
             api_key=api_key,
-            calls=calls,
+            calls=basis.calls,
         )
 
     def _usable_key(self, basis: DecisionBasis) -> str:
@@ -226,9 +240,9 @@ class DecisionActivities:
             return _stored_reply(done)
         context = question.context
         if call_no > 1:
-            async with self._database.for_user(context.user_id) as session:
-                running = RunningSessionRepository(session)
-                await _open(running, context, question.input, call_no, messages)
+            async with self._database.pipeline_for_user(context.user_id) as connection:
+                key = _key(context, question.input, call_no)
+                await _open(SteppingRepository(connection), key, prompt_hash(messages))
         call = asyncio.create_task(self._call(question, call_no, messages))
         try:
             return await asyncio.shield(call)
@@ -248,19 +262,14 @@ class DecisionActivities:
 
     async def _book(self, question: _Question, call_no: int, booked: BookedReply) -> _Reply:
         """Store the reply; where another attempt was first, its reply is the one that counts."""
-        context, index = question.context, question.input.candle_index
-        async with self._database.for_user(context.user_id) as session:
-            running = RunningSessionRepository(session)
-            attempts = await running.book_call(
-                context.session_id,
-                booked,
-                epoch=question.input.epoch,
-                candle_number=index,
-                call_no=call_no,
-            )
-            if attempts is not None:
-                return _booked_reply(booked, attempts)
-            stored = (await running.calls(context.session_id, index)).get(call_no)
+        context = question.context
+        key = _key(context, question.input, call_no)
+        async with self._database.pipeline_for_user(context.user_id) as connection:
+            attempts = await SteppingRepository(connection).book_call(key, booked)
+        if attempts is not None:
+            return _booked_reply(booked, attempts)
+        async with self._database.pipeline_for_user(context.user_id) as connection:
+            stored = await SteppingRepository(connection).call(key)
         if stored is None or not _is_done(stored):
             raise superseded(question.input.session_id)
         return _stored_reply(stored)
@@ -287,13 +296,9 @@ class DecisionActivities:
             return _cut_off(e, settings.model)
 
     async def _note_refusal(self, question: _Question, call_no: int) -> None:
-        async with self._database.for_user(question.context.user_id) as session:
-            await RunningSessionRepository(session).refuse_call(
-                question.context.session_id,
-                epoch=question.input.epoch,
-                candle_number=question.input.candle_index,
-                call_no=call_no,
-            )
+        key = _key(question.context, question.input, call_no)
+        async with self._database.pipeline_for_user(question.context.user_id) as connection:
+            await SteppingRepository(connection).refuse_call(key)
 
     async def _record(self, question: _Question, answer: _Answer) -> DecisionResult:
         """Store the decision, what the engine makes of it and its events, in one transaction."""
@@ -308,25 +313,25 @@ class DecisionActivities:
             is_last=index == context.total_candles - 1,
         )
         happened = _happened(question, answer, verdict)
-        async with self._database.for_user(context.user_id) as session:
-            steps = StepRepository(session)
-            numbering = await steps.number_events(
-                context.session_id, epoch=asked.epoch, cursor=index + 1, events=len(happened)
-            )
-            if numbering is None:
-                raise superseded(asked.session_id)
-            row = NewStep(
-                candle_number=index,
-                first_seq=numbering.first_seq,
-                last_seq=numbering.first_seq + len(happened) - 1,
-                happened_at=numbering.first_at,
+        state = STATE.dump_json(verdict.state)
+        async with self._database.pipeline_for_user(context.user_id) as connection:
+            numbering = await SteppingRepository(connection).store_decision(
+                context.session_id,
+                _decision_row(question, answer, verdict),
+                epoch=asked.epoch,
                 events=happened,
-                state=STATE.dump_json(verdict.state),
+                state=state,
             )
-            await RunningSessionRepository(session).add_decision(
-                context.session_id, _decision_row(question, answer, verdict)
-            )
-            await steps.insert(context.session_id, [row], phase="decision")
+        if numbering is None:
+            raise superseded(asked.session_id)
+        row = NewStep(
+            candle_number=index,
+            first_seq=numbering.first_seq,
+            last_seq=numbering.first_seq + len(happened) - 1,
+            happened_at=numbering.first_at,
+            events=happened,
+            state=state,
+        )
         await self._publisher.publish(context.session_id, plain_events(row, "decision"))
         return DecisionResult(
             state=verdict.state, summary=_summary(index, answer.decision, verdict)
@@ -431,24 +436,19 @@ def _check_budget(context: SessionContext, basis: DecisionBasis) -> None:
         raise budget_reached(basis.cost_usd, float(limit))
 
 
-async def _open(
-    running: RunningSessionRepository,
-    context: SessionContext,
-    input: DecisionInput,
-    call_no: int,
-    messages: Sequence[Message],
-) -> None:
-    call = uuid5(context.session_id, f"call-{input.candle_index}-{call_no}")
-    opened = await running.open_call(
-        context.session_id,
-        id=call,
+def _key(context: SessionContext, input: DecisionInput, call_no: int) -> CallKey:
+    return CallKey(
+        session_id=context.session_id,
         epoch=input.epoch,
         candle_number=input.candle_index,
         call_no=call_no,
-        request_hash=prompt_hash(messages),
     )
-    if not opened:
-        raise superseded(input.session_id)
+
+
+async def _open(stepping: SteppingRepository, key: CallKey, request_hash: str) -> None:
+    call = uuid5(key.session_id, f"call-{key.candle_number}-{key.call_no}")
+    if not await stepping.open_call(key, id=call, request_hash=request_hash):
+        raise superseded(str(key.session_id))
 
 
 async def _let_it_end(call: asyncio.Task[_Reply]) -> None:
@@ -577,7 +577,7 @@ def _decision_row(question: _Question, answer: _Answer, verdict: Verdict) -> New
         confidence=(None if decision.confidence is None else clamped_percent(decision.confidence)),
         order_data=_order_data(decision, verdict),
         overrides=[override_payload(each) for each in verdict.overrides],
-        prompt_hash=prompt_hash(question.messages),
+        prompt_hash=question.digest,
         prompt_text=zlib.compress(orjson.dumps(question.messages)),
         model_requested=context.settings.model,
         model_used=replies[-1].model,

@@ -17,7 +17,7 @@ from datetime import timedelta
 import structlog
 from psycopg import errors as postgres
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from temporalio.exceptions import ApplicationError
 
@@ -79,9 +79,9 @@ def activity_failures() -> Generator[None]:
     """Let faults of PostgreSQL and Redis be retried; end on anything nobody foresaw."""
     try:
         yield
-    except (ApplicationError, InterfaceError, OperationalError, PoolTimeout, RedisError, OSError):
+    except (ApplicationError, PoolTimeout, RedisError, OSError):
         raise
-    except DBAPIError as e:
+    except (DBAPIError, postgres.Error) as e:
         if _another_attempt_helps(e):
             raise
         raise _internal(e) from None
@@ -104,11 +104,11 @@ def model_failures() -> Generator[None]:
         raise ApplicationError(str(e), type="ModelRefused", non_retryable=True) from None
 
 
-def _another_attempt_helps(e: DBAPIError) -> bool:
-    # A twin attempt won the race for a unique key, or PostgreSQL asks to try again.
-    return e.connection_invalidated or isinstance(
-        e.orig,
-        postgres.UniqueViolation | postgres.SerializationFailure | postgres.DeadlockDetected,
+def _another_attempt_helps(e: DBAPIError | postgres.Error) -> bool:
+    """PostgreSQL is away, asks to try again, or a twin attempt won the race for a unique key."""
+    cause = e.orig if isinstance(e, DBAPIError) else e
+    return isinstance(
+        cause, postgres.OperationalError | postgres.InterfaceError | postgres.UniqueViolation
     )
 
 

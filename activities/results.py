@@ -28,7 +28,7 @@ from db.repositories.results import ResultRepository
 from db.repositories.running_sessions import LockedSession, RunningSessionRepository
 from db.repositories.session_trades import SessionTradeRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
-from events.payloads import result_id, stats_payload
+from events.payloads import result_id, session_stats_payload, stats_payload
 from events.publisher import EventPublisher
 from trading.orders import ExitType, RejectionReason
 from trading.simulation import SimulationState, Step, close_out, withdraw
@@ -226,9 +226,8 @@ def _final_events(
         context.rules,
         close=float(frame.candles.close[state.next_candle - 1]) if state.next_candle else 0.0,
         total_candles=context.total_candles,
-        status="completed",
-        elapsed_seconds=elapsed,
-        cost_usd=numbering.cost_usd,
+    ) | session_stats_payload(
+        status="completed", elapsed_seconds=elapsed, cost_usd=numbering.cost_usd
     )
     completed = {
         "session_id": str(context.session_id),

@@ -23,14 +23,13 @@ from activities.step_rows import (
     STATE,
     Outcome,
     Reasons,
-    closed_trade,
     cursor_move,
     deciding_candles,
-    happenings,
-    opened_trade,
     plain_events,
     row_events,
-    step_rows,
+    stepped_candles,
+    stored_rows,
+    trade_rows,
 )
 from db.engine import Database
 from db.market_frames import MarketFrame
@@ -39,14 +38,12 @@ from db.repositories.running_sessions import (
     LockedSession,
     RunningSessionRepository,
 )
-from db.repositories.session_trades import SessionTradeRepository
+from db.repositories.stepping import SteppingRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
-from events.payloads import trade_id
 from events.publisher import EventPublisher
-from events.records import count_events
-from events.types import Event, iso_timestamp
+from events.types import iso_timestamp
 from trading.decisions import Cadence
-from trading.simulation import SimulationState, advance, start
+from trading.simulation import SimulationState, Step, advance, start
 
 # A chunk ends here, so that a pause takes effect within a second and a retry repeats little.
 CHUNK_CANDLES = 1_000
@@ -200,14 +197,15 @@ class SessionActivities:
         outcomes: Sequence[Outcome],
     ) -> SimulationState:
         frame = await self._contexts.frame(context)
-        async with self._database.for_user(context.user_id) as session:
-            rows: Sequence[NewStep | StoredStep]
-            written = await _write(session, context, epoch, outcomes)
-            if written is not None:
-                rows, state = written, outcomes[-1].step.state
-            else:
+        async with self._database.pipeline_for_user(context.user_id) as connection:
+            written = await _write(SteppingRepository(connection), context, epoch, outcomes)
+        if written is not None:
+            rows, state = written, outcomes[-1].step.state
+        else:
+            async with self._database.for_user(context.user_id) as session:
                 rows, state = await _adopt(session, context, epoch, before.next_candle)
-        await self._publisher.publish(context.session_id, _all_events(context, rows, frame))
+        events = [event for row in rows for event in row_events(context, row, frame)]
+        await self._publisher.publish(context.session_id, events)
         return state
 
 
@@ -253,51 +251,36 @@ def _stretch(
 
 
 async def _write(
-    session: AsyncSession, context: SessionContext, epoch: int, outcomes: Sequence[Outcome]
-) -> list[NewStep] | None:
-    """Write the steps; None when the session has moved on from where they begin."""
-    reasons = await _reasons(session, context.session_id, outcomes)
-    found = [
-        happenings(each.step, each.candle.close, context.session_id, reasons) for each in outcomes
-    ]
-    events = sum(count_events(each, "step") for each in found)
-    steps = StepRepository(session)
-    numbering = await steps.move_cursor(cursor_move(context, epoch, outcomes, events))
+    stepping: SteppingRepository, context: SessionContext, epoch: int, outcomes: Sequence[Outcome]
+) -> list[StoredStep] | None:
+    """Store the steps; None when the session has moved on from where they begin."""
+    trading = [each.step for each in outcomes if each.step.opened or each.step.closed]
+    reasons = await _reasons(stepping, context.session_id, trading)
+    candles = stepped_candles(context, outcomes, reasons)
+    move = cursor_move(context, epoch, outcomes)
+    numbering = await stepping.store_steps(move, candles, then_commit=not trading)
     if numbering is None:
         return None
-    rows = list(step_rows(context, outcomes, found, numbering))
-    await steps.insert(context.session_id, rows)
-    await _write_trades(session, context.session_id, outcomes, reasons)
-    return rows
+    for step in trading:
+        for trade in trade_rows(context.session_id, step, reasons):
+            await stepping.put_trade(context.session_id, trade)
+    return stored_rows(candles, numbering)
 
 
-async def _reasons(session: AsyncSession, session_id: UUID, outcomes: Sequence[Outcome]) -> Reasons:
-    running = RunningSessionRepository(session)
-    candles = deciding_candles([outcome.step for outcome in outcomes])
+async def _reasons(
+    stepping: SteppingRepository, session_id: UUID, trading: Sequence[Step]
+) -> Reasons:
     return Reasons(
-        by_candle={candle: await running.reasoning(session_id, candle) for candle in candles}
+        by_candle={
+            candle: await stepping.reasoning(session_id, candle)
+            for candle in deciding_candles(trading)
+        }
     )
-
-
-async def _write_trades(
-    session: AsyncSession, session_id: UUID, outcomes: Sequence[Outcome], reasons: Reasons
-) -> None:
-    trades = SessionTradeRepository(session)
-    for step in (outcome.step for outcome in outcomes):
-        if step.opened:
-            row = opened_trade(session_id, step.opened, reasons)
-            await trades.put(session_id, row)
-            await trades.link_decision(session_id, step.opened.decided_candle, row.id)
-        if step.closed:
-            await trades.put(session_id, closed_trade(session_id, step.closed, reasons))
-            if step.closed.exit_decided_candle is not None:
-                closing = trade_id(session_id, step.closed.trade_number)
-                await trades.link_decision(session_id, step.closed.exit_decided_candle, closing)
 
 
 async def _adopt(
     session: AsyncSession, context: SessionContext, epoch: int, start_candle: int
-) -> tuple[Sequence[StoredStep], SimulationState]:
+) -> tuple[list[StoredStep], SimulationState]:
     """What an earlier attempt of this run stored from `start_candle` on."""
     locked = await RunningSessionRepository(session).lock(context.session_id)
     steps = StepRepository(session)
@@ -306,12 +289,6 @@ async def _adopt(
         raise superseded(str(context.session_id))
     rows = await steps.rows_from(context.session_id, phase="step", candle_number=start_candle)
     return rows, STATE.validate_json(stored)
-
-
-def _all_events(
-    context: SessionContext, rows: Sequence[NewStep | StoredStep], frame: MarketFrame
-) -> list[Event]:
-    return [event for row in rows for event in row_events(context, row, frame)]
 
 
 async def _apply_control(

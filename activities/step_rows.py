@@ -1,6 +1,6 @@
 """What a step leaves behind: its row, its events and its trades, made of the core's own values."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 from activities.contexts import SessionContext
 from db.market_frames import MarketFrame
 from db.repositories.session_trades import TradeRow
-from db.repositories.steps import CursorMove, NewStep, Numbering, StoredStep
+from db.repositories.stepping import CursorMove, SteppedCandle
+from db.repositories.steps import NewStep, Numbering, StoredStep
 from events.payloads import (
     candle_payload,
     open_position_payload,
@@ -19,6 +20,7 @@ from events.payloads import (
     position_closed_payload,
     position_opened_payload,
     rejection_payload,
+    session_stats_payload,
     stats_payload,
     trade_id,
 )
@@ -95,9 +97,7 @@ def happenings(
     return found
 
 
-def cursor_move(
-    context: SessionContext, epoch: int, outcomes: Sequence[Outcome], events: int
-) -> CursorMove:
+def cursor_move(context: SessionContext, epoch: int, outcomes: Sequence[Outcome]) -> CursorMove:
     """The move of the cursor over `outcomes`, with the figures as of the last of them."""
     last = outcomes[-1]
     state = last.step.state
@@ -106,7 +106,6 @@ def cursor_move(
         epoch=epoch,
         start=outcomes[0].step.candle_index,
         stop=last.step.candle_index + 1,
-        events=events,
         equity=state.equity,
         pnl_pct=clamped_percent(state.equity / context.rules.starting_capital - 1),
         max_drawdown_pct=-clamped_percent(state.max_drawdown),
@@ -118,43 +117,66 @@ def clamped_percent(fraction: float) -> float:
     return max(-_PERCENT_LIMIT, min(_PERCENT_LIMIT, fraction * 100))
 
 
-def step_rows(
-    context: SessionContext,
-    outcomes: Sequence[Outcome],
-    found: Sequence[list[dict[str, Any]]],
-    numbering: Numbering,
-) -> Iterator[NewStep]:
-    """The rows of consecutive steps; only the last one carries the state."""
-    offset = 0
-    for position, (outcome, events) in enumerate(zip(outcomes, found, strict=True)):
-        count = count_events(events, "step")
-        state = outcome.step.state
-        yield NewStep(
-            candle_number=outcome.step.candle_index,
-            open_time=outcome.candle.open_time,
-            equity=outcome.step.equity,
-            drawdown=outcome.step.drawdown,
-            first_seq=numbering.first_seq + offset,
-            last_seq=numbering.first_seq + offset + count - 1,
-            happened_at=numbering.at(offset),
-            stats=stats_payload(
-                state,
-                context.rules,
-                close=outcome.candle.close,
-                total_candles=context.total_candles,
-                status=numbering.status,
-                elapsed_seconds=numbering.elapsed_seconds(offset),
-                cost_usd=numbering.cost_usd,
-            ),
-            events=events,
-            state=STATE.dump_json(state) if position == len(outcomes) - 1 else None,
+def stepped_candles(
+    context: SessionContext, outcomes: Sequence[Outcome], reasons: Reasons
+) -> list[SteppedCandle]:
+    """Consecutive steps as they are stored; only the last one carries the state."""
+    last = outcomes[-1]
+    return [
+        _stepped(context, outcome, reasons, carries_state=outcome is last) for outcome in outcomes
+    ]
+
+
+def _stepped(
+    context: SessionContext, outcome: Outcome, reasons: Reasons, *, carries_state: bool
+) -> SteppedCandle:
+    step, candle = outcome.step, outcome.candle
+    found = happenings(step, candle.close, context.session_id, reasons)
+    return SteppedCandle(
+        candle_number=step.candle_index,
+        open_time=candle.open_time,
+        equity=step.equity,
+        drawdown=step.drawdown,
+        event_count=count_events(found, "step"),
+        stats=stats_payload(
+            step.state, context.rules, close=candle.close, total_candles=context.total_candles
+        ),
+        events=found,
+        state=STATE.dump_json(step.state) if carries_state else None,
+    )
+
+
+def stored_rows(candles: Sequence[SteppedCandle], numbering: Numbering) -> list[StoredStep]:
+    """The rows as they now stand in the database."""
+    rows, offset = [], 0
+    for candle in candles:
+        first_seq = numbering.first_seq + offset
+        rows.append(
+            StoredStep(
+                candle_number=candle.candle_number,
+                phase="step",
+                ordinal=0,
+                first_seq=first_seq,
+                last_seq=first_seq + candle.event_count - 1,
+                happened_at=numbering.at(offset),
+                stats=candle.stats | session_stats(numbering, offset),
+                events=candle.events,
+            )
         )
-        offset += count
+        offset += candle.event_count
+    return rows
 
 
-def row_events(
-    context: SessionContext, row: NewStep | StoredStep, frame: MarketFrame
-) -> list[Event]:
+def session_stats(numbering: Numbering, offset: int) -> dict[str, Any]:
+    """The part of an event's stats that the session's row knows, as its write found it."""
+    return session_stats_payload(
+        status=numbering.status,
+        elapsed_seconds=numbering.elapsed_seconds(offset),
+        cost_usd=numbering.cost_usd,
+    )
+
+
+def row_events(context: SessionContext, row: StoredStep, frame: MarketFrame) -> list[Event]:
     """The events of a step's row, whether it was just written or is read back."""
     index = row.candle_number
     candle = candle_payload(
@@ -181,6 +203,15 @@ def plain_events(row: NewStep | StoredStep, phase: str) -> list[Event]:
         events=row.events,
     )
     return step_events(record, None)
+
+
+def trade_rows(session_id: UUID, step: Step, reasons: Reasons) -> list[TradeRow]:
+    """The rows of the trades that a step opened and closed, in that order."""
+    opened, closed = step.opened, step.closed
+    return [
+        *([opened_trade(session_id, opened, reasons)] if opened else []),
+        *([closed_trade(session_id, closed, reasons)] if closed else []),
+    ]
 
 
 def opened_trade(session_id: UUID, position: Position, reasons: Reasons) -> TradeRow:

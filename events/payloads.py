@@ -153,11 +153,11 @@ def stats_payload(
     *,
     close: float,
     total_candles: int,
-    status: str,
-    elapsed_seconds: float,
-    cost_usd: float,
 ) -> Payload:
-    """How the session stands after a step; drawdown is negative, as live figures are."""
+    """How the test stands after a step; drawdown is negative, as live figures are.
+
+    With `session_stats_payload` it makes up the data of `stats_update`.
+    """
     pnl = state.equity - rules.starting_capital
     return {
         "equity": state.equity,
@@ -171,10 +171,12 @@ def stats_payload(
         "current_position": open_position_payload(state.position, close),
         "current_candle": state.next_candle,
         "total_candles": total_candles,
-        "status": status,
-        "elapsed_seconds": elapsed_seconds,
-        "cost_usd": cost_usd,
     }
+
+
+def session_stats_payload(*, status: str, elapsed_seconds: float, cost_usd: float) -> Payload:
+    """What the session's row adds to its stats."""
+    return {"status": status, "elapsed_seconds": elapsed_seconds, "cost_usd": cost_usd}
 
 
 def open_position_payload(position: Position | None, close: float) -> Payload | None:

@@ -2,25 +2,25 @@
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-_UPSERT = text("""
+UPSERT_TRADE: LiteralString = """
     INSERT INTO trades (id, session_id, trade_number, type, entry_price, entry_time, entry_candle,
         decided_candle, entry_reasoning, exit_price, exit_time, exit_candle, exit_decided_candle,
         exit_type, exit_reasoning, size, leverage, margin, fees, slippage_cost, gross_pnl,
         pnl_amount, pnl_pct, stop_loss, take_profit, liquidation_price, ambiguous, overrides)
-    VALUES (:id, :session_id, :trade_number, :type, CAST(:entry_price AS numeric), :entry_time,
-        :entry_candle, :decided_candle, :entry_reasoning, CAST(:exit_price AS numeric), :exit_time,
-        :exit_candle, :exit_decided_candle, :exit_type, :exit_reasoning, CAST(:size AS numeric),
-        CAST(:leverage AS numeric), CAST(:margin AS numeric), CAST(:fees AS numeric),
-        CAST(:slippage_cost AS numeric), CAST(:gross_pnl AS numeric), CAST(:pnl_amount AS numeric),
-        CAST(:pnl_pct AS numeric), CAST(:stop_loss AS numeric), CAST(:take_profit AS numeric),
-        CAST(:liquidation_price AS numeric), :ambiguous, CAST(:overrides AS jsonb))
+    VALUES (%(id)s, %(session_id)s, %(trade_number)s, %(type)s, %(entry_price)s::numeric,
+        %(entry_time)s, %(entry_candle)s, %(decided_candle)s, %(entry_reasoning)s,
+        %(exit_price)s::numeric, %(exit_time)s, %(exit_candle)s, %(exit_decided_candle)s,
+        %(exit_type)s, %(exit_reasoning)s, %(size)s::numeric, %(leverage)s::numeric,
+        %(margin)s::numeric, %(fees)s::numeric, %(slippage_cost)s::numeric,
+        %(gross_pnl)s::numeric, %(pnl_amount)s::numeric, %(pnl_pct)s::numeric,
+        %(stop_loss)s::numeric, %(take_profit)s::numeric, %(liquidation_price)s::numeric,
+        %(ambiguous)s, %(overrides)s::jsonb)
     ON CONFLICT (session_id, trade_number) DO UPDATE SET
         exit_price = excluded.exit_price, exit_time = excluded.exit_time,
         exit_candle = excluded.exit_candle, exit_decided_candle = excluded.exit_decided_candle,
@@ -28,12 +28,7 @@ _UPSERT = text("""
         fees = excluded.fees, slippage_cost = excluded.slippage_cost,
         gross_pnl = excluded.gross_pnl, pnl_amount = excluded.pnl_amount,
         pnl_pct = excluded.pnl_pct, ambiguous = excluded.ambiguous
-""")
-
-_LINK_DECISION = text("""
-    UPDATE decisions SET trade_id = :trade_id
-    WHERE session_id = :session_id AND candle_number = :candle_number
-""")
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,19 +89,18 @@ class SessionTradeRepository:
 
     async def put(self, session_id: UUID, trade: TradeRow) -> None:
         """Insert the trade, or complete the row of its entry."""
-        values = asdict(trade) | {"session_id": session_id}
-        # As text: PostgreSQL keeps only 15 digits of a float8 that it casts to numeric.
-        values |= {name: _number(values[name]) for name in _NUMERIC}
-        values |= {name: _time(values[name]) for name in ("entry_time", "exit_time")}
-        values["overrides"] = orjson.dumps(trade.overrides).decode()
-        await self._session.execute(_UPSERT, values)
+        connection = await self._session.connection()
+        await connection.exec_driver_sql(UPSERT_TRADE, trade_values(session_id, trade))
 
-    async def link_decision(self, session_id: UUID, candle_number: int, trade_id: UUID) -> None:
-        """Note on the decision of a candle which trade came of it."""
-        await self._session.execute(
-            _LINK_DECISION,
-            {"session_id": session_id, "candle_number": candle_number, "trade_id": trade_id},
-        )
+
+def trade_values(session_id: UUID, trade: TradeRow) -> dict[str, Any]:
+    """The parameters of `UPSERT_TRADE`."""
+    values = asdict(trade) | {"session_id": session_id}
+    # As text: PostgreSQL keeps only 15 digits of a float8 that it casts to numeric.
+    values |= {name: _number(values[name]) for name in _NUMERIC}
+    values |= {name: _time(values[name]) for name in ("entry_time", "exit_time")}
+    values["overrides"] = orjson.dumps(trade.overrides).decode()
+    return values
 
 
 def _number(value: float | None) -> str | None:

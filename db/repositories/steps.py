@@ -25,17 +25,6 @@ _NUMBERING = """
 """
 _NUMBERED = "RETURNING last_seq, last_event_at, started_at, cost_usd, status"
 
-_MOVE = text(f"""
-    UPDATE trading_sessions SET {_NUMBERING},
-        cursor = :to, current_candle = :to,
-        current_equity = CAST(:equity AS numeric),
-        current_pnl_pct = CAST(:pnl_pct AS numeric),
-        max_drawdown_pct = CAST(:max_drawdown_pct AS numeric),
-        open_position = CAST(:open_position AS jsonb)
-    WHERE id = :session_id AND epoch = :epoch AND cursor = :from
-    {_NUMBERED}
-""")  # noqa: S608 - both parts are constants of this module
-
 _NUMBER = text(f"""
     UPDATE trading_sessions SET {_NUMBERING}
     WHERE id = :session_id AND epoch = :epoch AND cursor = :cursor
@@ -91,21 +80,6 @@ _NEXT_ORDINAL = text("""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CursorMove:
-    """Moves a session from candle `start` to `stop`, with figures as of the last candle stepped."""
-
-    session_id: UUID
-    epoch: int
-    start: int
-    stop: int
-    events: int
-    equity: float
-    pnl_pct: float
-    max_drawdown_pct: float
-    open_position: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Numbering:
     """The numbers and times that a write obtained for its events, and the row as it then was."""
 
@@ -151,7 +125,7 @@ class StoredStep:
     last_seq: int
     happened_at: datetime
     stats: dict[str, Any] | None
-    events: list[dict[str, Any]]
+    events: Sequence[dict[str, Any]]
 
 
 class StepRepository:
@@ -159,25 +133,6 @@ class StepRepository:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-
-    async def move_cursor(self, move: CursorMove) -> Numbering | None:
-        """Move the cursor and number the events; None when epoch or cursor are not as expected."""
-        position = None if move.open_position is None else orjson.dumps(move.open_position).decode()
-        result = await self._session.execute(
-            _MOVE,
-            {
-                "session_id": move.session_id,
-                "epoch": move.epoch,
-                "from": move.start,
-                "to": move.stop,
-                "events": move.events,
-                "equity": repr(move.equity),
-                "pnl_pct": repr(move.pnl_pct),
-                "max_drawdown_pct": repr(move.max_drawdown_pct),
-                "open_position": position,
-            },
-        )
-        return _numbering(result.one_or_none(), move.events)
 
     async def number_events(
         self, session_id: UUID, *, epoch: int, cursor: int, events: int
@@ -187,7 +142,7 @@ class StepRepository:
             _NUMBER,
             {"session_id": session_id, "epoch": epoch, "cursor": cursor, "events": events},
         )
-        return _numbering(result.one_or_none(), events)
+        return numbering(result.one_or_none(), events)
 
     async def insert(
         self,
@@ -261,7 +216,8 @@ class StepRepository:
         return [(int(open_time), float(equity)) for open_time, equity in result]
 
 
-def _numbering(row: Row[Any] | None, events: int) -> Numbering | None:
+def numbering(row: Any, events: int) -> Numbering | None:
+    """Read what a write returned of the session's row; None when it matched none."""
     if row is None:
         return None
     return Numbering(
