@@ -291,7 +291,7 @@ def _kelly(wins: Floats, losses: Floats) -> float | None:
     if not payoff:
         return None
     count = wins.size + losses.size
-    return (wins.size - losses.size / payoff) / count
+    return _finite((wins.size - losses.size / payoff) / count)
 
 
 def _holding_times(trades: Sequence[Trade]) -> Floats:

@@ -94,6 +94,8 @@ class ReferenceTest:
             liquidation = price * (1 + 1 / leverage - 0.005)
         equity = self.realised_equity()
         size = equity * self.size_share(order) * leverage / price
+        if equity <= 0 or self.size_share(order) <= 0:
+            size = 0
         if stop is not None or liquidation is not None:
             size = min(size, equity * self.most_per_equity(side, price, stop, liquidation))
         if size * price < 10 - ROUNDING:

@@ -190,6 +190,14 @@ def test_an_order_is_worth_ten_units_at_least(size: float, is_refused: bool):
     assert isinstance(planned, Refusal) is is_refused
 
 
+def test_debt_times_a_negative_size_is_no_order():
+    rules = make_rules()
+    terms, _ = limit_terms(OrderTerms(size=-5.0), rules)
+    refusal = plan_entry(Side.LONG, terms, reference=100.0, equity=-2_000.0, rules=rules)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is RejectionReason.TOO_SMALL
+
+
 def test_an_order_that_the_cap_cut_below_ten_units_is_refused():
     refusal = plan(stop_loss_distance=0.5, rules={"max_loss_per_trade": 0.0004})
     assert isinstance(refusal, Refusal)
