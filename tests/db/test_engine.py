@@ -84,9 +84,9 @@ async def test_a_cancelled_transaction_leaves_its_connection_usable(account: Acc
         assert await session.scalar(text("SELECT first_name FROM users")) is None
 
 
-async def test_the_pools_heal_after_the_server_was_killed(postgres_server: PostgresServer):
+async def test_the_pools_heal_after_the_server_was_killed(postgres_url: str):
     """Ends every connection the way a crash does, under pools that hold some."""
-    database = Database.connect(postgres_server.url, pool_size=3)
+    database = Database.connect(postgres_url, pool_size=3)
     someone = uuid4()
 
     async def ask() -> object:
@@ -97,7 +97,7 @@ async def test_the_pools_heal_after_the_server_was_killed(postgres_server: Postg
         before = set(await asyncio.gather(*(ask() for _ in range(3))))
         async with database.as_system() as session:
             mine = await session.scalar(text("SELECT pg_backend_pid()"))
-        killer = Database.connect(postgres_server.url, pool_size=1)
+        killer = Database.connect(postgres_url, pool_size=1)
         async with killer.as_system() as session:
             end = text("SELECT pg_terminate_backend(:pid)")
             for pid in [*before, mine]:
@@ -136,11 +136,9 @@ async def test_a_server_that_is_down_is_an_error_and_one_that_is_back_is_used(tm
         server.stop()
 
 
-async def test_a_connection_lost_in_the_middle_of_a_transaction_is_an_error(
-    postgres_server: PostgresServer,
-):
+async def test_a_connection_lost_in_the_middle_of_a_transaction_is_an_error(postgres_url: str):
     """Only the opening statement is tried again: what followed it may have had effects."""
-    database = Database.connect(postgres_server.url, pool_size=1)
+    database = Database.connect(postgres_url, pool_size=1)
 
     async def end_myself() -> None:
         async with database.for_user(uuid4()) as session:

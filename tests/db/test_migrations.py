@@ -54,9 +54,7 @@ def new_cluster(tmp_path: Path) -> Iterator[PostgresServer]:
     server.stop()
 
 
-def test_models_and_migrations_describe_the_same_schema(
-    postgres_server: PostgresServer, empty_postgres_url: str, postgres_url: str
-):
+def test_models_and_migrations_describe_the_same_schema(empty_postgres_url: str, postgres_url: str):
     engine = create_engine(normalized_url(empty_postgres_url), poolclass=pool.NullPool)
     with engine.begin() as connection:
         Base.metadata.create_all(connection)
