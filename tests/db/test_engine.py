@@ -153,3 +153,53 @@ async def test_a_connection_lost_in_the_middle_of_a_transaction_is_an_error(post
             assert await session.scalar(text("SELECT 1")) == 1
     finally:
         await database.dispose()
+
+
+async def test_a_pipeline_belongs_to_its_user_and_leaves_nothing_behind(postgres_url: str):
+    database = Database.connect(postgres_url, pool_size=1)
+    someone = uuid4()
+    setting = "SELECT current_user, current_setting('app.user_id', true)"
+    try:
+        async with database.pipeline_for_user(someone) as driver:
+            cursor = await driver.execute(setting)
+            assert await cursor.fetchone() == ("alphalab_app", str(someone))
+        async with database._app.connect() as pooled:
+            assert (await pooled.execute(text(setting))).one()[1] == ""
+    finally:
+        await database.dispose()
+
+
+async def test_a_pipeline_that_ends_in_an_error_rolls_back(account: Account):
+    database = account.database
+
+    async def fail() -> None:
+        async with database.pipeline_for_user(account.id) as driver:
+            await driver.execute("UPDATE users SET first_name = 'Nobody'")
+            raise RuntimeError("on purpose")
+
+    for _ in range(12):  # more often than there are connections
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await fail()
+
+    async with database.for_user(account.id) as session:
+        assert await session.scalar(text("SELECT first_name FROM users")) is None
+
+
+async def test_a_cancelled_pipeline_leaves_its_connection_usable(account: Account):
+    database = account.database
+
+    async def sleep() -> None:
+        async with database.pipeline_for_user(account.id) as driver:
+            await driver.execute("UPDATE users SET first_name = 'Late'")
+            cursor = await driver.execute("SELECT pg_sleep(30)")
+            await cursor.fetchone()
+
+    for _ in range(12):
+        task = asyncio.create_task(sleep())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async with database.for_user(account.id) as session:
+        assert await session.scalar(text("SELECT first_name FROM users")) is None
