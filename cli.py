@@ -205,11 +205,18 @@ def explained_errors() -> Iterator[None]:
     try:
         yield
     except EXPECTED_ERRORS as error:
-        notes.print(Text.assemble(("error: ", "bold red"), str(error)))
-        raise typer.Exit(1) from None
+        raise _refused(str(error)) from None
     except OperationalError as error:
-        notes.print(Text.assemble(("error: ", "bold red"), f"The database: {error.orig}"))
-        raise typer.Exit(1) from None
+        raise _refused(f"The database: {error.orig}") from None
+    except OSError as error:
+        raise _refused(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        ) from None
+
+
+def _refused(reason: str) -> typer.Exit:
+    notes.print(Text.assemble(("error: ", "bold red"), reason))
+    return typer.Exit(1)
 
 
 def _settings_for_migrating(directory: DataDirectory) -> MigrationSettings:

@@ -160,14 +160,32 @@ def end_leftover(pid: int, created: float, *, seconds: float = 5.0) -> bool:
     """
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        if abs(process.create_time() - created) > CREATION_TOLERANCE_SECONDS:
+        if abs(process.create_time() - created) > CREATION_TOLERANCE_SECONDS or has_ended(process):
             return False
         process.terminate()
-        if psutil.wait_procs([process], timeout=seconds)[1]:
+        if not wait_for_end([process], seconds=seconds):
             process.kill()
-            psutil.wait_procs([process], timeout=seconds)
+            wait_for_end([process], seconds=seconds)
         return True
     return False
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it runs no more; a zombie does not, even when nobody ever collects it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for_end(processes: Sequence[psutil.Process], *, seconds: float) -> bool:
+    """Wait until all of them have ended; False when one still runs by then."""
+    deadline = time.monotonic() + seconds
+    while not all(has_ended(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def lock_within(descriptor: int, *, seconds: float) -> bool:

@@ -32,8 +32,10 @@ from local.processes import (
     ServerNotStarted,
     accepts_connections,
     free_port,
+    has_ended,
     lock_within,
     private_directory,
+    wait_for_end,
 )
 from local.services import Service
 
@@ -149,7 +151,7 @@ class PostgresServer(Service):
             for process in left:
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGQUIT)
-            psutil.wait_procs(left, timeout=1.0)
+            wait_for_end(left, seconds=1.0)
         if not left and psutil.pid_exists(int(lock_file.read_text().split("\n", 1)[0] or 0)):
             lock_file.unlink()
             (self._sockets / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
@@ -341,13 +343,13 @@ def _unprivileged() -> list[str]:
 
 def _processes_in(directory: Path) -> list[psutil.Process]:
     """The live processes that work in a directory: a server's own are all in its data."""
-    running = psutil.process_iter(["cwd", "status"])
+    running = psutil.process_iter(["cwd", "name"])
     return [
         process
         for process in running
         if process.info["cwd"] == str(directory)
-        and process.info["status"] != psutil.STATUS_ZOMBIE
-        and process.name() == "postgres"
+        and process.info["name"] == "postgres"
+        and not has_ended(process)
     ]
 
 

@@ -228,7 +228,7 @@ class Stack:
                     self._start(plan, supervisor)
                     supervisor.watch()
                 except StopAsked:
-                    self._say("stopping")
+                    self._say("asked to stop")
                 finally:
                     self._update(state="stopping")
                     supervisor.stop()

@@ -106,6 +106,8 @@ class Supervisor:
     def stop(self) -> None:
         """Stop all, the last started first."""
         for service in reversed(self._services):
+            if service.process is not None:
+                self._say(f"stopping {service.name}")
             service.stop()
         self._watched.clear()
 

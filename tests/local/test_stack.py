@@ -1,0 +1,221 @@
+"""The embedded stack: one command starts it, nothing that dies stays dead, and its data stays."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from local.data_directory import DataDirectory, StackRecord
+from local.services import PROJECT_ROOT
+from local.stack import is_working
+from settings import ApiSettings, MigrationSettings, WorkerSettings
+
+pytestmark = pytest.mark.timeout(180)
+
+START_SECONDS = 90.0
+SETTING_NAMES = {
+    name.upper()
+    for kind in (ApiSettings, WorkerSettings, MigrationSettings)
+    for name in kind.model_fields
+}
+
+
+class StartedStack:
+    """`alphalab up` as a user runs it, in a terminal of its own."""
+
+    def __init__(self, directory: Path, *options: str, **settings: str) -> None:
+        self.directory = DataDirectory(directory)
+        self.output: list[str] = []
+        self._notes = (directory.parent / f"{directory.name}.stderr").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cli", "up", "--data-dir", str(directory), *options],
+            env={**environment(), **settings},
+            cwd=directory.parent,
+            stdout=subprocess.PIPE,
+            stderr=self._notes,
+            text=True,
+        )
+
+    def wait_ready(self) -> "StartedStack":
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output.append(line.rstrip())
+            if line.startswith("ready: "):
+                return self
+        raise AssertionError(self.notes)
+
+    @property
+    def api_url(self) -> str:
+        return self.output[-1].removeprefix("ready: ")
+
+    @property
+    def record(self) -> StackRecord:
+        return self.directory.record
+
+    @property
+    def notes(self) -> str:
+        return Path(self._notes.name).read_text()
+
+    def pids(self) -> dict[str, int]:
+        return {name: child.pid for name, child in self.record.children.items()}
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        self.process.communicate(timeout=60)
+        self._notes.close()
+        return self.process.returncode
+
+    def __enter__(self) -> "StartedStack":
+        return self.wait_ready()
+
+    def __exit__(self, *_exception: object) -> None:
+        self.end()
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without settings: what a newcomer's shell has."""
+    kept = {name: value for name, value in os.environ.items() if name not in SETTING_NAMES}
+    return {**kept, "PYTHONPATH": str(PROJECT_ROOT), "COLUMNS": "200"}
+
+
+def alphalab(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli", *arguments, "--data-dir", str(directory)]
+    return subprocess.run(
+        command,
+        env=environment(),
+        cwd=directory.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def me(stack: StartedStack) -> dict[str, Any]:
+    token = alphalab(stack.directory.path, "token", "--email", "me@example.com").stdout.strip()
+    answer = httpx.get(
+        f"{stack.api_url}/api/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=10
+    )
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json()["user"])
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stacks")
+
+
+@pytest.fixture(scope="module")
+def stack(workplace: Path) -> Iterator[StartedStack]:
+    with StartedStack(workplace / "one") as started:
+        yield started
+
+
+def test_its_directory_is_private(stack: StartedStack):
+    path = stack.directory.path
+    secrets = [path / "stack.json", path / "issuer.pem", path / "encryption.key"]
+
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert [file.stat().st_mode & 0o777 for file in secrets] == [0o600] * 3
+
+
+def test_it_prints_addresses_and_last_that_it_is_ready(stack: StartedStack):
+    printed = dict(line.split(":", 1) for line in stack.output[:-1])
+
+    assert stack.output[-1] == f"ready: http://127.0.0.1:{stack.record.ports['api']}"
+    assert httpx.get(printed["Temporal Web UI"].strip()).status_code == 200
+    assert httpx.get(f"{stack.api_url}/api/health").json()["status"] == "ok"
+
+
+def test_doctor_finds_it_well(stack: StartedStack):
+    report = alphalab(stack.directory.path, "doctor")
+
+    assert report.returncode == 0, report.stdout
+    assert "no " not in [line[:3] for line in report.stdout.splitlines()]
+
+
+def test_its_api_takes_the_tokens_of_its_issuer_and_no_others(stack: StartedStack):
+    forged = httpx.get(
+        f"{stack.api_url}/api/users/me", headers={"Authorization": "Bearer e30.e30.e30"}
+    )
+
+    assert me(stack)["email"] == "me@example.com"
+    assert forged.status_code == 401
+
+
+def test_a_second_one_in_the_same_directory_is_refused(stack: StartedStack):
+    refused = alphalab(stack.directory.path, "up")
+
+    assert refused.returncode == 1
+    assert "already running" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["worker", "api", "redis", "postgres", "temporal", "simulators"])
+def test_a_child_that_dies_is_started_again(stack: StartedStack, name: str):
+    former = stack.pids()[name]
+    os.kill(former, signal.SIGKILL)
+
+    wait_for(lambda: stack.pids().get(name, former) != former)
+    wait_for(lambda: is_working(stack.api_url))
+    assert me(stack)["email"] == "me@example.com"
+
+
+def test_it_stops_in_order_survives_being_killed_and_keeps_its_data(
+    stack: StartedStack, workplace: Path
+):
+    with StartedStack(workplace / "two") as other:
+        user, ports, children = me(other), other.record.ports, other.pids()
+        assert other.api_url != stack.api_url
+        assert is_working(stack.api_url)
+
+        assert other.end() == 0
+        stops = [line.split()[-1] for line in other.notes.splitlines() if " stopping " in line]
+        assert stops == ["api", "worker", "simulators", "temporal", "redis", "postgres"]
+        assert not any(is_alive(pid) for pid in children.values())
+
+    with StartedStack(workplace / "two") as other:
+        assert (me(other)["id"], other.record.ports) == (user["id"], ports)
+
+        children = other.pids()
+        other.end(signal.SIGKILL)
+
+    with StartedStack(workplace / "two") as other:
+        assert (me(other)["id"], other.record.ports) == (user["id"], ports)
+        assert not any(is_alive(pid) for pid in children.values())
+
+        assert alphalab(other.directory.path, "down").returncode == 0
+        assert other.process.wait(10) == 0
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("module", ["server", "worker"])
+def test_started_elsewhere_a_process_names_what_it_lacks(module: str, tmp_path: Path):
+    refused = subprocess.run(
+        [sys.executable, "-m", module],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert refused.returncode != 0
+    for name in ("DATABASE_URL", "REDIS_URL", "TEMPORAL_ADDRESS", "ENCRYPTION_KEY"):
+        assert name in refused.stderr
