@@ -92,8 +92,12 @@ class PostgresServer(Service):
     def url(self) -> str:
         return self.database_url(DATABASE_NAME)
 
+    @property
+    def socket_directory(self) -> str:
+        return str(self._sockets)
+
     def database_url(self, name: str) -> str:
-        return f"postgresql://postgres@/{name}?host={quote(str(self._sockets), safe='')}"
+        return f"postgresql://postgres@/{name}?host={quote(self.socket_directory, safe='')}"
 
     @override
     def is_ready(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from typing_extensions import override
@@ -39,6 +40,13 @@ class Service:
             self.stop()
             raise
         self.on_ready()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
 
     def launch(self) -> ChildProcess:
         """Start it without waiting for it to answer."""

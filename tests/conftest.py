@@ -57,10 +57,8 @@ def servers_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres_server(servers_dir: Path) -> Iterator[PostgresServer]:
-    server = PostgresServer(servers_dir / "postgres", is_synced=False)
-    server.start()
-    yield server
-    server.stop()
+    with PostgresServer(servers_dir / "postgres", is_synced=False) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -85,19 +83,15 @@ def empty_postgres_url(postgres_server: PostgresServer) -> str:
 
 @pytest.fixture(scope="session")
 def redis_url(servers_dir: Path) -> Iterator[str]:
-    server = RedisServer(servers_dir / "redis")
-    server.start()
-    yield server.url
-    server.stop()
+    with RedisServer(servers_dir / "redis") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
 async def temporal_address(servers_dir: Path) -> AsyncIterator[str]:
-    server = TemporalServer(servers_dir / "temporal")
-    server.start()
-    await upgrade_namespace(server.address, TEMPORAL_NAMESPACE)
-    yield server.address
-    server.stop()
+    with TemporalServer(servers_dir / "temporal") as server:
+        await upgrade_namespace(server.address, TEMPORAL_NAMESPACE)
+        yield server.address
 
 
 @pytest.fixture(scope="session")

@@ -162,31 +162,25 @@ def test_temporal_is_tuned_as_the_embedded_one_is():
 
 
 def test_the_logins_of_the_first_start_can_migrate(tmp_path_factory: pytest.TempPathFactory):
-    server = PostgresServer(tmp_path_factory.mktemp("p") / "postgres", is_synced=False)
-    server.start()
-    socket_directory = server.url.partition("host=")[2].replace("%2F", "/")
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute("create database other")  # `alphalab` is made by the script
-    with psycopg.connect(server.database_url("other"), autocommit=True) as connection:
-        connection.execute("drop database alphalab")
-    environment = {
-        "PATH": f"{Path(postgres_binary('psql')).parent}:{os.environ['PATH']}",
-        "PGHOST": socket_directory,
-        "PGDATABASE": "postgres",
-        "POSTGRES_USER": "postgres",
-        "ALPHALAB_DATABASE_PASSWORD": "it's; drop",
-        "TEMPORAL_DATABASE_PASSWORD": "temporal",
-    }
-
     script = PROJECT_ROOT / "deploy" / "postgres" / "create-logins.sh"
-    ran = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
-    upgrade(server.url.replace("postgres@", "alphalab@"))
+    with PostgresServer(tmp_path_factory.mktemp("p") / "postgres", is_synced=False) as server:
+        with psycopg.connect(server.database_url("postgres"), autocommit=True) as connection:
+            connection.execute("drop database alphalab")  # the script makes it
+        environment = {
+            "PATH": f"{Path(postgres_binary('psql')).parent}:{os.environ['PATH']}",
+            "PGHOST": server.socket_directory,
+            "PGDATABASE": "postgres",
+            "POSTGRES_USER": "postgres",
+            "ALPHALAB_DATABASE_PASSWORD": "it's; drop",
+            "TEMPORAL_DATABASE_PASSWORD": "temporal",
+        }
 
-    with psycopg.connect(server.url) as connection:
-        query = "select rolsuper from pg_roles where rolname in ('alphalab', 'temporal')"
-        assert connection.execute(query).fetchall() == [(False,), (False,)]
-    server.stop()
-    assert ran.returncode == 0, ran.stderr
+        subprocess.run([script], env=environment, capture_output=True, check=True)
+        upgrade(server.url.replace("postgres@", "alphalab@"))
+
+        with psycopg.connect(server.url) as connection:
+            query = "select rolsuper from pg_roles where rolname in ('alphalab', 'temporal')"
+            assert connection.execute(query).fetchall() == [(False,), (False,)]
 
 
 def test_the_example_lists_every_setting_and_nothing_else():

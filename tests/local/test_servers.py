@@ -36,15 +36,11 @@ def server_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_postgres_keeps_its_rows_over_a_restart(server_dir: Path):
     server = PostgresServer(server_dir / "postgres", is_synced=False)
-    server.start()
-    with psycopg.connect(server.url) as connection:
+    with server, psycopg.connect(server.url) as connection:
         connection.execute("create table kept as select 42 as answer")
-    server.stop()
 
-    server.start()
-    with psycopg.connect(server.url) as connection:
+    with server, psycopg.connect(server.url) as connection:
         row = connection.execute("select answer from kept").fetchone()
-    server.stop()
 
     assert row == (42,)
 
@@ -55,20 +51,16 @@ def test_postgres_starts_on_what_a_kill_left_behind(server_dir: Path):
     assert server.process is not None
     server.process.kill()
 
-    server.start()
-    with psycopg.connect(server.url) as connection:
+    with server, psycopg.connect(server.url) as connection:
         row = connection.execute("select 1").fetchone()
-    server.stop()
 
     assert row == (1,)
 
 
 def test_a_long_path_puts_the_socket_in_a_private_directory(server_dir: Path):
     server = PostgresServer(server_dir / ("long" * 25) / "postgres", is_synced=False)
-    server.start()
-    with psycopg.connect(server.url) as connection:
+    with server, psycopg.connect(server.url) as connection:
         row = connection.execute("show unix_socket_directories").fetchone()
-    server.stop()
 
     assert row is not None
     socket_directory = Path(str(row[0]))
@@ -94,14 +86,11 @@ def test_two_temporal_servers_never_share_a_database_file(
 ):
     monkeypatch.setattr("local.servers.LOCK_SECONDS", 0.1)
     first, second = TemporalServer(server_dir / "temporal"), TemporalServer(server_dir / "temporal")
-    first.start()
 
-    with pytest.raises(ServerNotStarted, match="Another server uses"):
+    with first, pytest.raises(ServerNotStarted, match="Another server uses"):
         second.start()
-
-    first.stop()
-    second.start()
-    second.stop()
+    with second:
+        assert second.is_ready()
 
 
 def test_a_server_that_ends_at_once_says_why(server_dir: Path, monkeypatch: pytest.MonkeyPatch):
