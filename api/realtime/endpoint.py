@@ -1,6 +1,7 @@
 """The WebSocket of a session: admitted before it is accepted, then events out and commands in."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -79,7 +80,8 @@ async def _converse(
         outcomes = await asyncio.gather(*both, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
-            await _end(socket, outcome)
+            with suppress(WebSocketDisconnect):
+                await _end(socket, outcome)
 
 
 async def _talk(opening: Opening, watcher: Watcher) -> None:

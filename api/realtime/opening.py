@@ -36,6 +36,7 @@ class Opening:
 
     async def send(self) -> None:
         """Send everything up to `replay_complete`; `session` is as read after subscribing."""
+        self._watcher.begin_within(self._session.last_seq)
         await self._watcher.send(encode_frame(session_initialized(self._session)))
         await self._send_missed()
         await self._repeat_standing()

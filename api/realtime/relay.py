@@ -43,15 +43,20 @@ class Relay:
 
         Raises TooManyWatchers.
         """
-        channel = self._channel(watcher)
-        if len(channel.watchers) >= WATCHERS_PER_SESSION:
+        if self.count_watchers(watcher.session_id) >= WATCHERS_PER_SESSION:
             raise TooManyWatchers
+        channel = self._channel(watcher)
         channel.watchers.add(watcher)
         try:
             await channel.wait_until_subscribed()
             yield
         finally:
             await self._detach(channel, watcher)
+
+    def count_watchers(self, session_id: UUID) -> int:
+        """How many sockets of this process are fed with a session's events."""
+        channel = self._channels.get(session_id)
+        return 0 if channel is None else len(channel.watchers)
 
     async def close(self) -> None:
         """End every subscription."""

@@ -59,12 +59,16 @@ class Watcher:
         self._backlog = backlog
         self._queue: deque[Frame] = deque()
         self._messages: deque[str] = deque()
-        self._announced = self.sent
+        self._announced = 0
         self._behind = True
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
         self._heartbeat_at = monotonic() + HEARTBEAT_S
         self._stall = _Stall(transport_of(socket.scope), stall_limit_s)
+
+    def begin_within(self, last_seq: int) -> None:
+        """Believe no client that claims to have seen more than there is."""
+        self.sent = min(self.sent, last_seq)
 
     def offer(self, frames: Sequence[Frame], newest: int) -> None:
         """Take a live batch, whose highest number is `newest`; never waits."""

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from api.schemas.agents import CustomIndicatorBody, Identifier
 from api.schemas.arena import Asset, Moment, TimeframeName
-from api.schemas.base import RequestBody, Shape, Text
+from api.schemas.base import Filters, Shape, Text
 from db.models.candles import DataSetRecord
 from trading.candles import Candle
 
@@ -74,7 +74,7 @@ class PresetsAnswer(Shape):
     playback_speeds: list[PlaybackSpeedOut]
 
 
-class CandleSpanQuery(RequestBody):
+class CandleSpanQuery(Filters):
     """Without `start`, the newest candles before `end`; with it, the first ones after it."""
 
     asset: Asset

@@ -1,16 +1,25 @@
-"""An API for each test, over the servers that all tests share."""
+"""One API for all these tests, over real servers; each test has its own users."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from cryptography.fernet import Fernet
 
 from local.issuer import Issuer, create_key
 from local.simulators.app import OPENROUTER_PATH, create_app
+from observability import configure_logging
 from settings import ApiSettings
+from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, api_settings, opened_world
 from tests.loopback import serve_app
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> None:
+    """As in production: an exception is one line, not a page with everybody's variables."""
+    configure_logging(level="warning", form="json")
 
 
 @pytest.fixture(scope="session")
@@ -26,26 +35,34 @@ def simulators_url(issuer: Issuer) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(
-    postgres_url: str, redis_url: str, temporal_address: str, simulators_url: str, task_queue: str
+    postgres_url: str, redis_url: str, temporal_address: str, simulators_url: str
 ) -> ApiSettings:
+    """No worker serves this task queue; a test that wants one takes a queue of its own."""
     return api_settings(
         environment="development",
         database_url=postgres_url,
         redis_url=redis_url,
         temporal_address=temporal_address,
-        temporal_task_queue=task_queue,
+        temporal_task_queue=f"api-{uuid4().hex}",
         encryption_key=Fernet.generate_key().decode(),
         clerk_jwks_url=f"{simulators_url}/.well-known/jwks.json",
         openrouter_base_url=f"{simulators_url}{OPENROUTER_PATH}",
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def world(settings: ApiSettings, issuer: Issuer, simulators_url: str) -> AsyncIterator[World]:
     async with opened_world(settings, issuer, simulators_url) as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+async def address(world: World) -> AsyncIterator[Address]:
+    """Where the world's app listens for sockets."""
+    async with serving(world) as address:
+        yield address
 
 
 @pytest.fixture

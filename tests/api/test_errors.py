@@ -77,6 +77,7 @@ async def test_a_bug_is_500_in_the_same_shape_and_readable_by_a_browser(world: W
     world.app.include_router(router)
     async with world.http(ORIGIN) as http:
         answer = await http.get("/api/bug")
+    world.app.router.routes.pop()
 
     error_of(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text

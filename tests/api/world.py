@@ -78,6 +78,11 @@ class World:
         async with self.http({"Authorization": f"Bearer {token}"}) as http:
             yield Person(http, subject, token)
 
+    def again(self, person: Person) -> Person:
+        """The same person, before this API."""
+        http = self.http({"Authorization": f"Bearer {person.token}"})
+        return Person(http, person.subject, person.token)
+
     def http(self, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         return httpx.AsyncClient(
