@@ -93,11 +93,10 @@ class Position:
         stop, target, liquidation = self.stop_price, self.target_price, self.liquidation_price
         low, high = candle.low, candle.high
         if self.side is _SHORT:
-            low, high = high, low
             return (
-                (stop is not None and low >= stop)
-                or (target is not None and high <= target)
-                or (liquidation is not None and low >= liquidation)
+                (stop is not None and high >= stop)
+                or (target is not None and low <= target)
+                or (liquidation is not None and high >= liquidation)
             )
         return (
             (stop is not None and low <= stop)

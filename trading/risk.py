@@ -99,8 +99,7 @@ def plan_entry(
     leverage, fraction = terms.leverage or 1.0, terms.size or 0.0
     liquidation = liquidation_price(side, price, leverage)
     per_unit = _loss_per_unit(side, price, stop, liquidation, rules)
-    # Debt times a negative size would be an order.
-    asked = max(equity, 0.0) * max(fraction, 0.0) * leverage / price
+    asked = max(equity, 0.0) * fraction * leverage / price  # debt times a negative size is nothing
     size, cut = _cap_risk(asked, per_unit, equity, fraction, rules)
     if size * price < MIN_NOTIONAL * (1 - ROUNDING):
         return _too_small(size * price)

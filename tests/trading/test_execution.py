@@ -194,7 +194,16 @@ def test_an_open_beyond_the_liquidation_price_liquidates_a_short(open_: float, i
     assert summary(exit_) == (("liquidation", 104) if is_liquidated else None)
 
 
-@pytest.mark.parametrize("position", [LONG, SHORT, replace(LONG, liquidation_price=97.0)])
+@pytest.mark.parametrize(
+    "position",
+    [
+        LONG,
+        SHORT,
+        replace(LONG, liquidation_price=97.0),
+        replace(LONG, stop_price=None, liquidation_price=96.0),
+        replace(SHORT, stop_price=None, liquidation_price=104.0),
+    ],
+)
 @pytest.mark.parametrize(
     "prices",
     [(100, 104, 96, 100), (100, 105, 99, 100), (100, 101, 95, 100), (100, 105, 95, 100)],

@@ -296,6 +296,11 @@ def test_a_thinned_curve_keeps_its_extremes(equity: list[float], limit: int):
     assert drawdowns(thinned, 100.0).max() <= depths.max()
 
 
+def test_the_deepest_trough_is_kept_although_it_is_nowhere_lowest():
+    equity = np.array([10.0, 11, 100, 20] + [100.0] * 16)
+    assert thin_curve(daily(20), equity, 6, starting_capital=10.0) == [0, 2, 3, 19]
+
+
 def test_a_short_curve_is_kept_whole():
     assert thin_curve(daily(5), np.array([1.0, 2, 3, 2, 1])) == [0, 1, 2, 3, 4]
 

@@ -190,6 +190,11 @@ def test_an_order_is_worth_ten_units_at_least(size: float, is_refused: bool):
     assert isinstance(planned, Refusal) is is_refused
 
 
+def test_a_stop_of_exactly_two_percent_is_left_alone():
+    planned = entry(stop_loss_distance=0.02, rules={"safety_mode": True})
+    assert planned.overrides == ()
+
+
 def test_debt_times_a_negative_size_is_no_order():
     rules = make_rules()
     terms, _ = limit_terms(OrderTerms(size=-5.0), rules)

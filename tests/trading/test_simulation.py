@@ -318,6 +318,23 @@ def test_an_order_on_the_last_candle_is_rejected():
     assert rejections(result) == [(0, "end_of_test")]
 
 
+def test_a_close_on_the_last_candle_is_rejected_too():
+    rules = make_rules()
+    candles = hourly(FLAT, FLAT)
+    state = advance(start(rules), candles[0], rules).state
+    state = decide(state, decision("long"), candles[0], rules, is_last=False).state
+    state = advance(state, candles[1], rules).state
+    verdict = decide(state, decision("close"), candles[1], rules, is_last=True)
+    assert verdict.rejection is not None
+    assert verdict.rejection.reason is RejectionReason.END_OF_TEST
+    assert verdict.state.pending is None
+
+
+def test_a_trade_that_earned_nothing_is_lost():
+    state = run(hourly(FLAT, FLAT, FLAT), {0: decision("long"), 1: decision("close")}).state
+    assert (state.trades_total, state.trades_won, state.trades_lost) == (1, 0, 1)
+
+
 def test_holding_and_closing_nothing_are_no_orders():
     decisions = {0: decision("close"), 1: decision("hold")}
     result = run(hourly(FLAT, FLAT), decisions, ending=ExitType.END_OF_TEST)
