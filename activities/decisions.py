@@ -176,7 +176,7 @@ class DecisionActivities:
         """Compose the prompt and open the first call; None when the decision is recorded."""
         index = input.candle_index
         frame = await self._contexts.seen_frame(context)
-        async with self._database.pipeline_for_user(context.user_id) as connection:
+        async with self._database.statements_for_user(context.user_id) as connection:
             stepping = SteppingRepository(connection)
             basis = await stepping.basis(
                 context.session_id,
@@ -240,7 +240,7 @@ class DecisionActivities:
             return _stored_reply(done)
         context = question.context
         if call_no > 1:
-            async with self._database.pipeline_for_user(context.user_id) as connection:
+            async with self._database.statements_for_user(context.user_id) as connection:
                 key = _key(context, question.input, call_no)
                 await _open(SteppingRepository(connection), key, prompt_hash(messages))
         call = asyncio.create_task(self._call(question, call_no, messages))
@@ -264,11 +264,11 @@ class DecisionActivities:
         """Store the reply; where another attempt was first, its reply is the one that counts."""
         context = question.context
         key = _key(context, question.input, call_no)
-        async with self._database.pipeline_for_user(context.user_id) as connection:
+        async with self._database.statements_for_user(context.user_id) as connection:
             attempts = await SteppingRepository(connection).book_call(key, booked)
         if attempts is not None:
             return _booked_reply(booked, attempts)
-        async with self._database.pipeline_for_user(context.user_id) as connection:
+        async with self._database.statements_for_user(context.user_id) as connection:
             stored = await SteppingRepository(connection).call(key)
         if stored is None or not _is_done(stored):
             raise superseded(question.input.session_id)
@@ -297,7 +297,7 @@ class DecisionActivities:
 
     async def _note_refusal(self, question: _Question, call_no: int) -> None:
         key = _key(question.context, question.input, call_no)
-        async with self._database.pipeline_for_user(question.context.user_id) as connection:
+        async with self._database.statements_for_user(question.context.user_id) as connection:
             await SteppingRepository(connection).refuse_call(key)
 
     async def _record(self, question: _Question, answer: _Answer) -> DecisionResult:
@@ -314,7 +314,7 @@ class DecisionActivities:
         )
         happened = _happened(question, answer, verdict)
         state = STATE.dump_json(verdict.state)
-        async with self._database.pipeline_for_user(context.user_id) as connection:
+        async with self._database.statements_for_user(context.user_id) as connection:
             numbering = await SteppingRepository(connection).store_decision(
                 context.session_id,
                 _decision_row(question, answer, verdict),

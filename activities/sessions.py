@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal, Self
 from uuid import UUID
 
+from psycopg import AsyncConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -197,8 +198,8 @@ class SessionActivities:
         outcomes: Sequence[Outcome],
     ) -> SimulationState:
         frame = await self._contexts.frame(context)
-        async with self._database.pipeline_for_user(context.user_id) as connection:
-            written = await _write(SteppingRepository(connection), context, epoch, outcomes)
+        async with self._database.statements_for_user(context.user_id) as connection:
+            written = await _write(connection, context, epoch, outcomes)
         if written is not None:
             rows, state = written, outcomes[-1].step.state
         else:
@@ -251,20 +252,31 @@ def _stretch(
 
 
 async def _write(
-    stepping: SteppingRepository, context: SessionContext, epoch: int, outcomes: Sequence[Outcome]
+    connection: AsyncConnection, context: SessionContext, epoch: int, outcomes: Sequence[Outcome]
 ) -> list[StoredStep] | None:
     """Store the steps; None when the session has moved on from where they begin."""
-    trading = [each.step for each in outcomes if each.step.opened or each.step.closed]
-    reasons = await _reasons(stepping, context.session_id, trading)
-    candles = stepped_candles(context, outcomes, reasons)
+    stepping = SteppingRepository(connection)
     move = cursor_move(context, epoch, outcomes)
-    numbering = await stepping.store_steps(move, candles, then_commit=not trading)
-    if numbering is None:
-        return None
+    trading = [each.step for each in outcomes if each.step.opened or each.step.closed]
+    if not trading:
+        candles = stepped_candles(context, outcomes, Reasons(by_candle={}))
+        numbering = await stepping.store_steps(move, candles)
+    else:
+        reasons = await _reasons(stepping, context.session_id, trading)
+        candles = stepped_candles(context, outcomes, reasons)
+        async with connection.transaction():
+            numbering = await stepping.store_steps(move, candles)
+            if numbering is not None:
+                await _write_trades(stepping, context.session_id, trading, reasons)
+    return None if numbering is None else stored_rows(candles, numbering)
+
+
+async def _write_trades(
+    stepping: SteppingRepository, session_id: UUID, trading: Sequence[Step], reasons: Reasons
+) -> None:
     for step in trading:
-        for trade in trade_rows(context.session_id, step, reasons):
-            await stepping.put_trade(context.session_id, trade)
-    return stored_rows(candles, numbering)
+        for trade in trade_rows(session_id, step, reasons):
+            await stepping.put_trade(session_id, trade)
 
 
 async def _reasons(

@@ -21,24 +21,29 @@ _SYSTEM_POOL_SIZE = 4
 # Compiling a plan costs more than any query here; row-level security makes estimates look large.
 _SERVER_OPTIONS = "-c timezone=UTC -c jit=off"
 _SET_USER = "SELECT set_config('app.user_id', %s, true)"
+_KEEP_USER = "SELECT set_config('app.user_id', %s, false)"
 _NOBODY = ""
+# Where a pooled connection notes which user it is set to.
+_USER = "app.user_id"
 
 
 class Database:
     """Transactions as a user, held to that user's rows, or as the system, held to none."""
 
-    def __init__(self, *, app: AsyncEngine, system: AsyncEngine) -> None:
+    def __init__(self, *, app: AsyncEngine, steps: AsyncEngine, system: AsyncEngine) -> None:
         self._app = app
+        self._steps = steps
         self._system = system
 
     @classmethod
     def connect(cls, url: str, *, system_url: str | None = None, pool_size: int = 10) -> "Database":
-        """Prepare both pools; nothing is opened until it is used.
+        """Prepare the pools; nothing is opened until it is used.
 
         One login is enough: it was granted both roles when it migrated the database.
         """
         return cls(
             app=_engine(url, role=APP_ROLE, pool_size=pool_size),
+            steps=_engine(url, role=APP_ROLE, pool_size=pool_size, is_autocommit=True),
             system=_engine(
                 system_url or url, role=SYSTEM_ROLE, pool_size=min(pool_size, _SYSTEM_POOL_SIZE)
             ),
@@ -52,24 +57,26 @@ class Database:
             await session.commit()
 
     @asynccontextmanager
-    async def pipeline_for_user(self, user_id: UUID) -> AsyncIterator[AsyncConnection]:
-        """One transaction like `for_user`, on the driver itself: statements travel together.
+    async def statements_for_user(self, user_id: UUID) -> AsyncIterator[AsyncConnection]:
+        """The driver's own connection, held to this user's rows; each statement commits itself.
 
-        For the few statements that every candle pays for. Commits at exit, in the same round
-        trip as the last statement; what a statement returns can be fetched before or after.
+        For the few statements that every candle pays for: one round trip each. The user is a
+        setting of the connection here, changed whenever another user's turn comes; no other code
+        gets at these connections.
         """
-        pooled = await self._app.raw_connection()
+        pooled = await self._steps.raw_connection()
         driver = pooled.driver_connection
         assert isinstance(driver, AsyncConnection)  # noqa: S101 - the driver this project uses
         try:
-            async with driver.pipeline():
-                await driver.execute(_SET_USER, (str(user_id),))
-                yield driver
-                await driver.commit()
+            if pooled.info.get(_USER) != user_id:
+                pooled.info.pop(_USER, None)
+                await driver.execute(_KEEP_USER, (str(user_id),))
+                pooled.info[_USER] = user_id
+            yield driver
         except OperationalError:
             # The server has gone: what the pool holds is as dead as this connection.
             await greenlet_spawn(pooled.invalidate)
-            await self._app.dispose(close=False)
+            await self._steps.dispose(close=False)
             raise
         finally:
             await greenlet_spawn(pooled.close)
@@ -82,8 +89,9 @@ class Database:
             await session.commit()
 
     async def dispose(self) -> None:
-        """Close both pools."""
+        """Close all pools."""
         await self._app.dispose()
+        await self._steps.dispose()
         await self._system.dispose()
 
 
@@ -95,7 +103,7 @@ def normalized_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _engine(url: str, *, role: str, pool_size: int) -> AsyncEngine:
+def _engine(url: str, *, role: str, pool_size: int, is_autocommit: bool = False) -> AsyncEngine:
     address = normalized_url(url)
     given = address.query.get("options", "")
     options = " ".join([*([given] if isinstance(given, str) else given), _SERVER_OPTIONS])
@@ -105,6 +113,7 @@ def _engine(url: str, *, role: str, pool_size: int) -> AsyncEngine:
             "options": f"{options} -c role={role}".strip(),
             "connect_timeout": _CONNECT_TIMEOUT_S,
         },
+        isolation_level="AUTOCOMMIT" if is_autocommit else "READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""The writes that every candle pays for: one statement each, over the driver's pipeline.
+"""The writes that every candle pays for: one statement each, and each its own transaction.
 
 Each is guarded by the session's `epoch` (one owner at a time) and by its `cursor` (each candle
 once), and numbers its events in the same statement that stores them: a write that does not find
@@ -304,23 +304,18 @@ class NewDecision:
 
 
 class SteppingRepository:
-    """Steps and decisions of a session, over a connection in pipeline mode."""
+    """Steps and decisions of a session, over a connection of `Database.statements_for_user`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def store_steps(
-        self, move: CursorMove, candles: Sequence[SteppedCandle], *, then_commit: bool
+        self, move: CursorMove, candles: Sequence[SteppedCandle]
     ) -> Numbering | None:
-        """Move the cursor and store the candles; None, and nothing is stored, when it is elsewhere.
-
-        `then_commit` ends the transaction in the same round trip.
-        """
+        """Move the cursor and store the candles, or store nothing and return None."""
         events = sum(candle.event_count for candle in candles)
         cursor = self._connection.cursor(row_factory=namedtuple_row)
         await cursor.execute(_STORE_STEPS, _steps(move, candles, events))
-        if then_commit:
-            await self._connection.commit()
         return numbering(await cursor.fetchone(), events)
 
     async def reasoning(self, session_id: UUID, candle_number: int) -> str:
@@ -384,7 +379,6 @@ class SteppingRepository:
             "latency_ms": reply.latency_ms,
         }
         cursor = await self._connection.execute(_BOOK_CALL, values)
-        await self._connection.commit()
         row = await cursor.fetchone()
         return None if row is None else int(row[0])
 
@@ -407,7 +401,7 @@ class SteppingRepository:
         events: Sequence[dict[str, Any]],
         state: bytes,
     ) -> Numbering | None:
-        """Store a decision with its events and commit; None when the session has moved on.
+        """Store a decision with its events; None when the session has moved on.
 
         A second decision for a candle violates a unique key.
         """
@@ -420,7 +414,6 @@ class SteppingRepository:
         }
         cursor = self._connection.cursor(row_factory=namedtuple_row)
         await cursor.execute(_STORE_DECISION, values)
-        await self._connection.commit()
         return numbering(await cursor.fetchone(), len(events))
 
     async def touch_key(self, key_id: UUID) -> None:

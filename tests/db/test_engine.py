@@ -2,8 +2,10 @@
 
 import asyncio
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -155,25 +157,46 @@ async def test_a_connection_lost_in_the_middle_of_a_transaction_is_an_error(post
         await database.dispose()
 
 
-async def test_a_pipeline_belongs_to_its_user_and_leaves_nothing_behind(postgres_url: str):
+async def test_single_statements_see_their_own_user_however_turns_change(postgres_url: str):
     database = Database.connect(postgres_url, pool_size=1)
-    someone = uuid4()
-    setting = "SELECT current_user, current_setting('app.user_id', true)"
+    first, second = uuid4(), uuid4()
+
+    async def seen(user: UUID) -> Any:
+        async with database.statements_for_user(user) as driver:
+            cursor = await driver.execute(
+                "SELECT current_user, current_setting('app.user_id', true), pg_backend_pid()"
+            )
+            return await cursor.fetchone()
+
     try:
-        async with database.pipeline_for_user(someone) as driver:
-            cursor = await driver.execute(setting)
-            assert await cursor.fetchone() == ("alphalab_app", str(someone))
-        async with database._app.connect() as pooled:
-            assert (await pooled.execute(text(setting))).one()[1] == ""
+        rows = [await seen(user) for user in (first, first, second, first)]
+        assert [row[:2] for row in rows] == [
+            ("alphalab_app", str(user)) for user in (first, first, second, first)
+        ]
+        assert len({row[2] for row in rows}) == 1, "one connection served them all"
     finally:
         await database.dispose()
 
 
-async def test_a_pipeline_that_ends_in_an_error_rolls_back(account: Account):
+async def test_the_user_of_single_statements_is_no_users_transaction(postgres_url: str):
+    """The connections whose user outlives a transaction serve nothing else."""
+    database = Database.connect(postgres_url, pool_size=1)
+    try:
+        async with database.statements_for_user(uuid4()) as driver:
+            await driver.execute("SELECT 1")
+        for pool in (database._app, database._system):
+            async with pool.connect() as pooled:
+                setting = await pooled.execute(text("SELECT current_setting('app.user_id', true)"))
+                assert not setting.scalar_one()
+    finally:
+        await database.dispose()
+
+
+async def test_a_transaction_of_statements_that_ends_in_an_error_rolls_back(account: Account):
     database = account.database
 
     async def fail() -> None:
-        async with database.pipeline_for_user(account.id) as driver:
+        async with database.statements_for_user(account.id) as driver, driver.transaction():
             await driver.execute("UPDATE users SET first_name = 'Nobody'")
             raise RuntimeError("on purpose")
 
@@ -185,14 +208,13 @@ async def test_a_pipeline_that_ends_in_an_error_rolls_back(account: Account):
         assert await session.scalar(text("SELECT first_name FROM users")) is None
 
 
-async def test_a_cancelled_pipeline_leaves_its_connection_usable(account: Account):
+async def test_a_cancelled_statement_leaves_its_connection_usable(account: Account):
     database = account.database
 
     async def sleep() -> None:
-        async with database.pipeline_for_user(account.id) as driver:
+        async with database.statements_for_user(account.id) as driver, driver.transaction():
             await driver.execute("UPDATE users SET first_name = 'Late'")
-            cursor = await driver.execute("SELECT pg_sleep(30)")
-            await cursor.fetchone()
+            await driver.execute("SELECT pg_sleep(30)")
 
     for _ in range(12):
         task = asyncio.create_task(sleep())
@@ -203,3 +225,26 @@ async def test_a_cancelled_pipeline_leaves_its_connection_usable(account: Accoun
 
     async with database.for_user(account.id) as session:
         assert await session.scalar(text("SELECT first_name FROM users")) is None
+
+
+async def test_single_statements_heal_after_the_server_was_restarted(tmp_path: Path):
+    server = PostgresServer(tmp_path / "postgres", is_synced=False)
+    server.start()
+    upgrade(server.url)
+    database = Database.connect(server.url, pool_size=2)
+
+    async def ask() -> object:
+        async with database.statements_for_user(uuid4()) as driver:
+            cursor = await driver.execute("SELECT 1")
+            return await cursor.fetchone()
+
+    try:
+        await asyncio.gather(ask(), ask())
+        server.stop()
+        with pytest.raises((psycopg.OperationalError, OperationalError)):
+            await ask()
+        server.start()
+        assert list(await asyncio.gather(ask(), ask(), ask())) == [(1,), (1,), (1,)]
+    finally:
+        await database.dispose()
+        server.stop()
