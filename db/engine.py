@@ -76,7 +76,7 @@ class Database:
         except OperationalError:
             # The server has gone: what the pool holds is as dead as this connection.
             await greenlet_spawn(pooled.invalidate)
-            await self._steps.dispose(close=False)
+            await self._steps.dispose()
             raise
         finally:
             await greenlet_spawn(pooled.close)
