@@ -17,6 +17,7 @@ from api.backtests import Backtests
 from api.config import ApiConfig
 from api.controls import Controls
 from api.dependencies import Services
+from api.late_connection import connecting_late
 from api.realtime.backlog import Backlog
 from api.realtime.relay import Relay
 from api.realtime.transport import RelayProtocol
@@ -130,7 +131,7 @@ async def _temporal(settings: ApiSettings) -> Temporal:
         tls=settings.temporal_tls,
         lazy=True,
     )
-    return Temporal(client, settings.temporal_task_queue)
+    return Temporal(connecting_late(client), settings.temporal_task_queue)
 
 
 def _verifier(settings: ApiSettings, http: httpx.AsyncClient) -> TokenVerifier:

@@ -108,8 +108,10 @@ async def opened_world(
     settings: ApiSettings, issuer: Issuer, issuer_url: str
 ) -> AsyncIterator[World]:
     async with services(settings) as made:
-        yield World(app=create_app(made), services=made, issuer=issuer, issuer_url=issuer_url)
-        await made.relay.close()
+        try:
+            yield World(app=create_app(made), services=made, issuer=issuer, issuer_url=issuer_url)
+        finally:
+            await made.relay.close()
 
 
 def a_backtest(agent_id: str, **changes: Any) -> dict[str, Any]:
