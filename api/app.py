@@ -29,10 +29,22 @@ _DESCRIPTION = (
 
 def create_app(services: Services) -> FastAPI:
     """Return the application; it closes the relay when it ends, and nothing else of `services`."""
+    app = bare_app(services.config.version)
+    app.state.services = services
+    install_middleware(
+        app,
+        cors_origins=services.config.cors_origins,
+        body_limits={market_data.IMPORT_PATH: MAX_CANDLE_UPLOAD_BYTES},
+    )
+    return app
+
+
+def bare_app(version: str) -> FastAPI:
+    """Return the routes and the answers to failures, without anything to serve them with."""
     app = FastAPI(
         title="AlphaLab API",
         description=_DESCRIPTION,
-        version=services.config.version,
+        version=version,
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
         openapi_url="/api/openapi.json",
@@ -40,13 +52,7 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         responses=documented(500),
     )
-    app.state.services = services
     install_error_handlers(app)
-    install_middleware(
-        app,
-        cors_origins=services.config.cors_origins,
-        body_limits={market_data.IMPORT_PATH: MAX_CANDLE_UPLOAD_BYTES},
-    )
     for module in (health, users, api_keys, agents, backtests, results, market_data, sockets):
         app.include_router(module.router)
     return app

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from time import monotonic
 from typing import cast
 from uuid import UUID
 
@@ -24,6 +25,8 @@ from trading.indicators import CustomIndicator
 _CACHED_WINDOWS = 1_000
 # Redis that hangs is as good as none: the database has the same events.
 _REDIS_PATIENCE_S = 1.0
+# After a failure, so that a long replay does not wait for Redis at every page.
+_REDIS_LEFT_ALONE_S = 2.0
 # The controls that are looked through for the last pause or the end.
 _CONTROLS_READ = 20
 
@@ -39,6 +42,7 @@ class Backlog:
         self._database = database
         self._subscriber = subscriber
         self._frames = frames
+        self._redis_away_until = 0.0
         self._windows: LRUCache[UUID, FrameKey] = LRUCache(_CACHED_WINDOWS)
 
     def listen(self, session_id: UUID) -> AsyncGenerator[list[Event], None]:
@@ -57,12 +61,7 @@ class Backlog:
 
         They may be fewer than `limit`, and somewhat more when they come out of the database.
         """
-        try:
-            async with asyncio.timeout(_REDIS_PATIENCE_S):
-                published = await self._subscriber.backlog(session_id, after=seq, limit=limit)
-        except (RedisError, OSError) as e:
-            _logger.warning("backlog_unreachable", error=type(e).__name__)
-            published = []
+        published = await self._read_published(session_id, seq, limit)
         return published or await self._read_stored(user_id, session_id, seq, limit)
 
     async def recent(self, user_id: UUID, session_id: UUID, *, seq: int) -> list[Event]:
@@ -74,6 +73,17 @@ class Backlog:
         # No candle is wanted, so none is loaded.
         events = [event for row in rows for event in _events(row, {}) if event.event != "candle"]
         return sorted(events, key=lambda event: event.seq or 0, reverse=True)
+
+    async def _read_published(self, session_id: UUID, seq: int, limit: int) -> list[Event]:
+        if monotonic() < self._redis_away_until:
+            return []
+        try:
+            async with asyncio.timeout(_REDIS_PATIENCE_S):
+                return await self._subscriber.backlog(session_id, after=seq, limit=limit)
+        except (RedisError, OSError) as e:
+            _logger.warning("backlog_unreachable", error=type(e).__name__)
+            self._redis_away_until = monotonic() + _REDIS_LEFT_ALONE_S
+            return []
 
     async def _read_stored(
         self, user_id: UUID, session_id: UUID, seq: int, limit: int

@@ -1,0 +1,73 @@
+"""Redis may die at any time: watchers miss nothing, and go on live when it is back."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from local.issuer import Issuer
+from local.servers import RedisServer
+from settings import ApiSettings
+from tests.api.sockets import Address, Tape, recorded, serving
+from tests.api.world import Person, World, opened_world
+
+
+@pytest.fixture
+def mortal_redis(servers_dir: Path) -> Iterator[RedisServer]:
+    server = RedisServer(servers_dir / f"redis-{uuid4().hex[:6]}")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def world(
+    settings: ApiSettings, mortal_redis: RedisServer, issuer: Issuer, simulators_url: str
+) -> AsyncIterator[World]:
+    own = settings.model_copy(update={"redis_url": type(settings.redis_url)(mortal_redis.url)})
+    async with opened_world(own, issuer, simulators_url) as world:
+        yield world
+
+
+@pytest.fixture
+async def address(world: World) -> AsyncIterator[Address]:
+    async with serving(world) as address:
+        yield address
+
+
+@pytest.fixture
+async def tape(world: World, ada: Person) -> Tape:
+    return await recorded(world, ada)
+
+
+async def test_watchers_miss_nothing_while_redis_is_away_and_after(
+    mortal_redis: RedisServer, address: Address, tape: Tape, ada: Person
+) -> None:
+    async with address.watch(tape.session_id, ada.token, last_seq=0) as client:
+        await client.until("replay_complete")
+        await tape.step(3)
+        await client.until_seq(6)
+        mortal_redis.stop()
+        await tape.step(3)
+        await client.until_seq(12, seconds=5)
+        async with address.watch(tape.session_id, ada.token, last_seq=4) as late:
+            await late.until("replay_complete", seconds=10)
+        mortal_redis.start()
+        await tape.step(3)
+        await client.until_seq(18, seconds=10)
+
+    assert client.seqs() == list(range(1, 19))
+    assert late.seqs() == list(range(5, 13))
+
+
+async def test_everything_else_works_without_redis(
+    mortal_redis: RedisServer, world: World, ada: Person
+) -> None:
+    mortal_redis.stop()
+
+    assert (await ada.get("/api/agents")).status_code == 200
+    ready = await ada.get("/api/ready")
+
+    assert (ready.status_code, ready.json()["redis"]) == (503, "down")
+    mortal_redis.start()
