@@ -118,6 +118,7 @@ def _engine(url: str, *, role: str, pool_size: int, is_autocommit: bool = False)
         max_overflow=0,
         pool_timeout=_POOL_TIMEOUT_S,
         pool_use_lifo=True,
+        hide_parameters=True,  # an error's text may end up in a log or in a workflow's history
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )
