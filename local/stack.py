@@ -301,8 +301,11 @@ def _worker_count(answer: httpx.Response) -> int:
     return worker if isinstance(worker, int) else 0
 
 
-def start_in_background(directory: DataDirectory) -> StackRecord:
-    """Start the stack of a directory and leave it running. Raises `ServerNotStarted`."""
+def start_in_background(directory: DataDirectory) -> subprocess.Popen[bytes]:
+    """Start the stack of a directory and return, once it is ready, the process that runs it.
+
+    It outlives this process, until `alphalab down`. Raises `ServerNotStarted`.
+    """
     directory.create()
     log_file = directory.logs / "up.log"
     log_file.parent.mkdir(mode=0o700, exist_ok=True)
@@ -320,7 +323,7 @@ def start_in_background(directory: DataDirectory) -> StackRecord:
         if supervisor.poll() is not None or time.monotonic() > deadline:
             raise ServerNotStarted(f"The stack did not start.\n{log_tail(log_file)}")
         time.sleep(0.1)
-    return directory.record
+    return supervisor
 
 
 def _asked_port(port: int) -> int:

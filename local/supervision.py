@@ -15,6 +15,7 @@ LONGEST_DELAY_SECONDS = 30.0
 RAN_WELL_SECONDS = 30.0
 WATCH_SECONDS = 0.1
 START_SECONDS = 60.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopAsked(Exception):
@@ -55,8 +56,15 @@ class Supervisor:
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """Note SIGTERM and SIGINT; the second one kills the children."""
-        former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Note the signals that ask for an end; the second one kills the children.
+
+        One that is ignored, as under `nohup`, stays ignored.
+        """
+        former = {
+            number: handler
+            for number in STOP_SIGNALS
+            if (handler := signal.getsignal(number)) is not signal.SIG_IGN
+        }
         for number in former:
             signal.signal(number, self._note_signal)
         try:

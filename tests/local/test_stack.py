@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from local.data_directory import DataDirectory, StackRecord
 from local.services import PROJECT_ROOT
-from local.stack import is_working
+from local.stack import is_working, start_in_background
 from settings import ApiSettings, MigrationSettings, WorkerSettings
 
 pytestmark = pytest.mark.timeout(180)
@@ -105,10 +106,12 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = START_SECONDS) -
         time.sleep(0.05)
 
 
-def me(stack: StartedStack) -> dict[str, Any]:
-    token = alphalab(stack.directory.path, "token", "--email", "me@example.com").stdout.strip()
+def me(directory: DataDirectory) -> dict[str, Any]:
+    token = alphalab(directory.path, "token", "--email", "me@example.com").stdout.strip()
     answer = httpx.get(
-        f"{stack.api_url}/api/users/me", headers={"Authorization": f"Bearer {token}"}, timeout=10
+        f"{directory.record.addresses['API']}/api/users/me",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=10,
     )
     assert answer.status_code == 200, answer.text
     return dict(answer.json()["user"])
@@ -153,7 +156,7 @@ def test_its_api_takes_the_tokens_of_its_issuer_and_no_others(stack: StartedStac
         f"{stack.api_url}/api/users/me", headers={"Authorization": "Bearer e30.e30.e30"}
     )
 
-    assert me(stack)["email"] == "me@example.com"
+    assert me(stack.directory)["email"] == "me@example.com"
     assert forged.status_code == 401
 
 
@@ -164,6 +167,15 @@ def test_a_second_one_in_the_same_directory_is_refused(stack: StartedStack):
     assert "already running" in refused.stderr
 
 
+def test_a_port_that_is_taken_is_refused(workplace: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = alphalab(workplace / "three", "up", "--api-port", port)
+
+    assert refused.returncode == 1
+    assert f"Port {port} is taken" in refused.stderr
+
+
 @pytest.mark.parametrize("name", ["worker", "api", "redis", "postgres", "temporal", "simulators"])
 def test_a_child_that_dies_is_started_again(stack: StartedStack, name: str):
     former = stack.pids()[name]
@@ -171,14 +183,14 @@ def test_a_child_that_dies_is_started_again(stack: StartedStack, name: str):
 
     wait_for(lambda: stack.pids().get(name, former) != former)
     wait_for(lambda: is_working(stack.api_url))
-    assert me(stack)["email"] == "me@example.com"
+    assert me(stack.directory)["email"] == "me@example.com"
 
 
 def test_it_stops_in_order_survives_being_killed_and_keeps_its_data(
     stack: StartedStack, workplace: Path
 ):
     with StartedStack(workplace / "two") as other:
-        user, ports, children = me(other), other.record.ports, other.pids()
+        user, ports, children = me(other.directory), other.record.ports, other.pids()
         assert other.api_url != stack.api_url
         assert is_working(stack.api_url)
 
@@ -188,17 +200,19 @@ def test_it_stops_in_order_survives_being_killed_and_keeps_its_data(
         assert not any(is_alive(pid) for pid in children.values())
 
     with StartedStack(workplace / "two") as other:
-        assert (me(other)["id"], other.record.ports) == (user["id"], ports)
+        assert (me(other.directory)["id"], other.record.ports) == (user["id"], ports)
 
         children = other.pids()
         other.end(signal.SIGKILL)
 
-    with StartedStack(workplace / "two") as other:
-        assert (me(other)["id"], other.record.ports) == (user["id"], ports)
+    directory = DataDirectory(workplace / "two")
+    with start_in_background(directory) as background:
+        assert (me(directory)["id"], directory.record.ports) == (user["id"], ports)
         assert not any(is_alive(pid) for pid in children.values())
 
-        assert alphalab(other.directory.path, "down").returncode == 0
-        assert other.process.wait(10) == 0
+        assert alphalab(directory.path, "down").returncode == 0
+        assert background.wait(10) == 0
+    assert not directory.is_running
 
 
 def is_alive(pid: int) -> bool:

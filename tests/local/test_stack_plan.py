@@ -1,0 +1,88 @@
+"""What settings name is used; the rest is embedded."""
+
+from pathlib import Path
+
+import pytest
+
+from local.data_directory import DataDirectory
+from local.stack import Ports, StackPlan
+from settings import OPENROUTER_URL, ApiSettings, WorkerSettings, load
+
+PORTS = Ports(api=5001, temporal=5002, temporal_ui=5003, simulators=5004)
+EXTERNAL = {
+    "DATABASE_URL": "postgresql://db/alphalab",
+    "REDIS_URL": "redis://cache",
+    "TEMPORAL_ADDRESS": "temporal:7233",
+    "OPENROUTER_BASE_URL": "http://127.0.0.1:9000/api/v1",
+    "CLERK_JWKS_URL": "https://clerk.example/.well-known/jwks.json",
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> DataDirectory:
+    directory = DataDirectory(tmp_path / "d")
+    directory.create()
+    directory.create_keys()
+    return directory
+
+
+def _names(plan: StackPlan) -> list[str]:
+    return [service.name for service in plan.servers]
+
+
+def test_without_settings_everything_is_embedded(directory: DataDirectory):
+    plan = StackPlan(directory, PORTS, {})
+
+    assert _names(plan) == ["postgres", "redis", "temporal", "simulators"]
+    assert plan.settings["ENVIRONMENT"] == "development"
+    assert plan.settings["OPENROUTER_BASE_URL"] == "http://127.0.0.1:5004/api/v1"
+    assert plan.settings["ENCRYPTION_KEY"] == directory.encryption_key
+
+
+def test_with_every_server_named_none_is_embedded(directory: DataDirectory):
+    plan = StackPlan(directory, PORTS, {**EXTERNAL, "ENVIRONMENT": "production"})
+
+    assert _names(plan) == []
+    assert EXTERNAL.items() <= plan.settings.items()
+    assert plan.settings["ENVIRONMENT"] == "development"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("DATABASE_URL", "postgres"),
+        ("REDIS_URL", "redis"),
+        ("TEMPORAL_ADDRESS", "temporal"),
+    ],
+)
+def test_a_named_server_takes_the_place_of_its_embedded_one(
+    directory: DataDirectory, name: str, missing: str
+):
+    plan = StackPlan(directory, PORTS, {name: EXTERNAL[name]})
+
+    assert missing not in _names(plan)
+    assert len(plan.servers) == 3
+    assert plan.settings[name] == EXTERNAL[name]
+
+
+def test_a_key_of_openrouter_means_openrouter_itself(directory: DataDirectory):
+    plan = StackPlan(directory, PORTS, {"OPENROUTER_API_KEY": "sk-or-v1-0"})
+
+    assert plan.settings["OPENROUTER_BASE_URL"] == OPENROUTER_URL
+    assert "simulators" in _names(plan)  # the token issuer is still needed
+
+
+def test_the_processes_get_all_that_they_need(directory: DataDirectory):
+    settings = {
+        name.lower(): value for name, value in StackPlan(directory, PORTS, {}).settings.items()
+    }
+
+    assert load(ApiSettings, **settings).port == 5001
+    assert load(WorkerSettings, **settings).is_development
+
+
+def test_the_keys_stay_the_same(directory: DataDirectory):
+    former = directory.encryption_key, directory.issuer_key_file.read_bytes()
+    directory.create_keys()
+
+    assert (directory.encryption_key, directory.issuer_key_file.read_bytes()) == former
