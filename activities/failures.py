@@ -44,6 +44,8 @@ PERMANENT_FAILURES = [
 ]
 # What makes a session pause, and the reason its owner sees.
 PAUSE_REASONS = {
+    "ModelUnavailable": "model_unavailable",
+    "ModelRefused": "model_unavailable",
     "InsufficientCredits": "insufficient_credits",
     "NoApiKey": "no_api_key",
     "BudgetReached": "budget_reached",

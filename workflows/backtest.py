@@ -244,8 +244,7 @@ class BacktestWorkflow:
         try:
             outcome = await self._unless_stopped(request)
         except ActivityError as e:
-            if not is_cancelled_exception(e):
-                self._pause_for_trouble(e)
+            self._take_trouble(e)
             return
         self._state, self._last_decision = outcome.state, outcome.summary
         self._decision_due = False
@@ -261,19 +260,23 @@ class BacktestWorkflow:
         finally:
             stop.cancel()
 
-    def _pause_for_trouble(self, e: ActivityError) -> None:
-        failure = _failure_type(e)
-        if failure in {SUPERSEDED, "InternalFailure"}:
+    def _take_trouble(self, e: ActivityError) -> None:
+        """Pause for what the model's provider said; anything else leaves the decision due.
+
+        A stop that cancelled the call, a worker that was away for long, a database that was:
+        none of them is the model's doing, and the loop asks again.
+        """
+        trouble = _application_error(e)
+        if is_cancelled_exception(e) or trouble is None:
+            return
+        reason = PAUSE_REASONS.get(trouble.type or "")
+        if reason is not None:
+            pause = Control(signal_id=f"trouble-{workflow.uuid4()}")
+            self._inbox.insert(
+                0, self._control("pause", pause, reason=reason, message=trouble.message)
+            )
+        elif trouble.non_retryable:
             raise e
-        self._inbox.insert(
-            0,
-            self._control(
-                "pause",
-                Control(signal_id=f"trouble-{workflow.uuid4()}"),
-                reason=PAUSE_REASONS.get(failure or "", "model_unavailable"),
-                message=_failure_message(e),
-            ),
-        )
 
     async def _settle_controls(self, claim: ClaimResult) -> None:
         """Apply what the user asked for, in order, and stay here while the test is paused."""
@@ -424,9 +427,19 @@ async def _until(condition: Any, timeout: timedelta) -> None:
         return
 
 
+def _application_error(e: BaseException) -> ApplicationError | None:
+    """What an activity itself said, however deep under timeouts and retries it lies."""
+    cause: BaseException | None = e
+    while cause is not None and not isinstance(cause, ApplicationError):
+        cause = cause.__cause__
+    return cause
+
+
 def _failure_type(e: ActivityError) -> str | None:
-    return e.cause.type if isinstance(e.cause, ApplicationError) else None
+    error = _application_error(e)
+    return None if error is None else error.type
 
 
 def _failure_message(e: ActivityError) -> str:
-    return str(e.cause) if isinstance(e.cause, ApplicationError) else str(e)
+    error = _application_error(e)
+    return str(e) if error is None else error.message
