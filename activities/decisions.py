@@ -188,14 +188,15 @@ class DecisionActivities:
                 raise superseded(input.session_id)
             if basis.is_decided:
                 return None
-            api_key = self._usable_key(basis)
+            api_key, calls = self._usable_key(basis), dict(basis.calls)
             messages = build_messages(_view(context, input, frame, basis.past))
             digest = prompt_hash(messages)
-            if not _is_done(basis.calls.get(1)):
+            if not _is_done(calls.get(1)):
                 _check_budget(context, basis)
                 if basis.key_id is not None and basis.key_is_idle:
                     await stepping.touch_key(basis.key_id)
-                await _open(stepping, _key(context, input, 1), digest)
+                if made := await _open(stepping, _key(context, input, 1), digest):
+                    calls[1] = made
         return _Question(
             context=context,
             input=input,
@@ -203,7 +204,7 @@ class DecisionActivities:
             messages=messages,
             digest=digest,
             api_key=api_key,
-            calls=basis.calls,
+            calls=calls,
         )
 
     def _usable_key(self, basis: DecisionBasis) -> str:
@@ -235,14 +236,13 @@ class DecisionActivities:
     async def _reply(
         self, question: _Question, call_no: int, messages: Sequence[Message]
     ) -> _Reply:
-        done = question.calls.get(call_no)
-        if done is not None and _is_done(done):
-            return _stored_reply(done)
-        context = question.context
-        if call_no > 1:
-            async with self._database.statements_for_user(context.user_id) as connection:
-                key = _key(context, question.input, call_no)
-                await _open(SteppingRepository(connection), key, prompt_hash(messages))
+        made = question.calls.get(call_no)
+        if call_no > 1 and not _is_done(made):
+            key = _key(question.context, question.input, call_no)
+            async with self._database.statements_for_user(question.context.user_id) as connection:
+                made = await _open(SteppingRepository(connection), key, prompt_hash(messages))
+        if made is not None and _is_done(made):
+            return _stored_reply(made)
         call = asyncio.create_task(self._call(question, call_no, messages))
         try:
             return await asyncio.shield(call)
@@ -445,10 +445,17 @@ def _key(context: SessionContext, input: DecisionInput, call_no: int) -> CallKey
     )
 
 
-async def _open(stepping: SteppingRepository, key: CallKey, request_hash: str) -> None:
+async def _open(
+    stepping: SteppingRepository, key: CallKey, request_hash: str
+) -> ModelCallRow | None:
+    """Note that a call is about to be made; return it where a twin attempt was quicker."""
     call = uuid5(key.session_id, f"call-{key.candle_number}-{key.call_no}")
-    if not await stepping.open_call(key, id=call, request_hash=request_hash):
+    if await stepping.open_call(key, id=call, request_hash=request_hash):
+        return None
+    made = await stepping.call(key)
+    if not _is_done(made):
         raise superseded(str(key.session_id))
+    return made
 
 
 async def _let_it_end(call: asyncio.Task[_Reply]) -> None:

@@ -144,7 +144,7 @@ class SessionActivities:
     async def claim(self, input: ClaimInput) -> ClaimResult:
         """Make this workflow run the session's only owner; asked again, it stays that."""
         with activity_failures():
-            session_id = UUID(input.session_id)
+            session_id, began = UUID(input.session_id), time.monotonic()
             run_id = activity.info().workflow_run_id or ""
             context = await self._contexts.get(input.session_id, input.user_id)
             async with self._database.for_user(context.user_id) as session:
@@ -152,6 +152,7 @@ class SessionActivities:
                 locked = _existing(await running.lock(session_id), input.session_id)
                 if locked.status == "failed":
                     raise superseded(input.session_id)
+                _check_time_limit(began)
                 epoch = locked.epoch
                 if locked.result_id is None and locked.owner_run_id != run_id:
                     epoch = await running.own(session_id, run_id)
@@ -208,6 +209,13 @@ class SessionActivities:
         events = [event for row in rows for event in row_events(context, row, frame)]
         await self._publisher.publish(context.session_id, events)
         return state
+
+
+def _check_time_limit(began: float) -> None:
+    """Temporal has given up an attempt beyond its limit: by now a newer run may be the owner."""
+    limit = activity.info().start_to_close_timeout
+    if limit is not None and time.monotonic() - began > limit.total_seconds():
+        raise TimeoutError("the claim took longer than its time limit")
 
 
 def _existing(locked: LockedSession | None, session_id: str) -> LockedSession:
@@ -312,6 +320,8 @@ async def _apply_control(
         raise superseded(input.session_id)
     if (applied := await steps.control(session_id, input.control_id)) is not None:
         return _controls(_current(locked)), applied
+    if input.kind == "stop" and locked.stop_close_position is not None:
+        return _controls(_current(locked)), None
     count = 0 if input.kind == "stop" else 2 if input.message else 1
     numbering = await steps.number_events(
         session_id, epoch=input.epoch, cursor=locked.cursor, events=count
@@ -321,7 +331,7 @@ async def _apply_control(
     change = _changed(locked, input, numbering.first_at)
     await running.apply_control(session_id, change)
     if count == 0:
-        # A stop repeats without harm: its effect is the result, which exists once.
+        # A stop needs no row: its effect is the result, which exists once.
         return _controls(change), None
     row = _control_row(input, locked, numbering, count)
     ordinal = await steps.next_ordinal(session_id, locked.cursor)
@@ -353,9 +363,7 @@ def _changed(locked: LockedSession, input: ControlInput, at: datetime) -> Contro
         case "speed":
             return replace(change, speed=input.speed or change.speed)
         case "stop":
-            already = change.stop_close_position
-            chosen = input.close_position if already is None else already
-            return replace(change, stop_close_position=chosen)
+            return replace(change, stop_close_position=input.close_position)
 
 
 def _trouble(input: ControlInput) -> dict[str, str] | None:

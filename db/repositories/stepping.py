@@ -79,7 +79,8 @@ _BASIS: LiteralString = """
 """
 
 # The session's row is locked first, here as below: two attempts cannot wait for each other.
-# A call that is started again without having come to an end may have been paid: it is counted.
+# A call that is started again without having come to an end may have been paid: `attempts` counts
+# that, and the session has the sum. A refusal in between makes no difference to it.
 _OPEN_CALL: LiteralString = """
     WITH owned AS (
         SELECT id FROM trading_sessions
@@ -96,7 +97,10 @@ _OPEN_CALL: LiteralString = """
         WHERE model_calls.status <> 'done'
         RETURNING session_id, attempts
     ), counted AS (
-        UPDATE trading_sessions SET possibly_paid_twice = possibly_paid_twice + 1
+        UPDATE trading_sessions SET possibly_paid_twice = opened.attempts - 1 + (
+            SELECT coalesce(sum(attempts - 1), 0) FROM model_calls
+            WHERE session_id = opened.session_id
+                AND (candle_number, call_no) <> (%(candle_number)s, %(call_no)s))
         FROM opened WHERE trading_sessions.id = opened.session_id AND opened.attempts > 1
     )
     SELECT attempts FROM opened
@@ -113,7 +117,7 @@ _BOOK_CALL: LiteralString = """
             latency_ms = %(latency_ms)s, finished_at = clock_timestamp()
         FROM owned
         WHERE session_id = owned.id AND candle_number = %(candle_number)s
-            AND call_no = %(call_no)s AND status = 'started'
+            AND call_no = %(call_no)s AND status <> 'done'
         RETURNING session_id, attempts
     ), paid AS (
         UPDATE trading_sessions SET cost_usd = cost_usd + %(cost_usd)s::numeric,
