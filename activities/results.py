@@ -15,6 +15,7 @@ from activities.measuring import Ended, Measured, measure, result_row
 from activities.step_rows import (
     STATE,
     Reasons,
+    clamped_percent,
     closed_trade,
     happenings,
     plain_events,
@@ -116,16 +117,18 @@ async def _finish(
     steps = StepRepository(session)
     stored = await steps.control(context.session_id, _FINISH)
     if locked.result_id is not None and stored is not None:
-        pnl = await FinishedSessionRepository(session).final_pnl_pct(locked.result_id)
-        return FinishResult(result_id=str(locked.result_id), final_pnl_pct=pnl), stored
+        state = STATE.validate_json(await steps.latest_state(context.session_id) or "")
+        return _result(context, state), stored
     last = _last_step(input.state, frame, context, locked)
     ended = Ended(step=last, reason=_end_reason(last.state, locked))
     measured = await measure(session, context, frame, ended)
     row = await _write_end(session, context, frame, locked, _End(ended=ended, measured=measured))
-    return (
-        FinishResult(result_id=str(result_id(context.session_id)), final_pnl_pct=measured.pnl_pct),
-        row,
-    )
+    return _result(context, last.state), row
+
+
+def _result(context: SessionContext, state: SimulationState) -> FinishResult:
+    pnl = clamped_percent(state.equity / context.rules.starting_capital - 1)
+    return FinishResult(result_id=str(result_id(context.session_id)), final_pnl_pct=pnl)
 
 
 def _last_step(

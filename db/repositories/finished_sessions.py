@@ -53,8 +53,6 @@ _FAIL = text("""
     WHERE id = :session_id
 """)
 
-_FINAL_PNL = text("SELECT CAST(total_pnl_pct AS float8) FROM test_results WHERE id = :result_id")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedTrade:
@@ -162,7 +160,3 @@ class FinishedSessionRepository:
         """Mark the session as failed; the caller holds the row's lock."""
         values = {"session_id": session_id, "at": at, "error": orjson.dumps(error).decode()}
         await self._session.execute(_FAIL, values)
-
-    async def final_pnl_pct(self, result_id: UUID) -> float:
-        result = await self._session.execute(_FINAL_PNL, {"result_id": result_id})
-        return float(result.scalar_one())

@@ -46,7 +46,8 @@ _APPLY_CONTROL = text("""
         stop_close_position = CAST(:stop_close_position AS boolean),
         paused_at = CASE WHEN CAST(:status AS text) = 'paused'
             THEN coalesce(CAST(:paused_at AS timestamptz), paused_at) END,
-        error = CAST(:error AS jsonb)
+        error = CASE WHEN CAST(:error AS jsonb) IS NOT NULL THEN CAST(:error AS jsonb)
+            WHEN pause_reason IS NOT DISTINCT FROM CAST(:pause_reason AS text) THEN error END
     WHERE id = :session_id
 """)
 
