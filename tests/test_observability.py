@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from observability import REDACTED, configure_logging, redacted_text
+from observability import QUIET_LOGGERS, REDACTED, configure_logging, redacted_text
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJl"
 KEY = "sk-or-v1-0123456789abcdef"
@@ -15,10 +15,12 @@ KEY = "sk-or-v1-0123456789abcdef"
 
 @pytest.fixture(autouse=True)
 def restored_logging():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    loggers = [logging.getLogger(name) for name in ("", *QUIET_LOGGERS)]
+    former = [(logger.handlers[:], logger.level) for logger in loggers]
     yield
-    root.handlers[:], root.level = handlers, level
+    for logger, (handlers, level) in zip(loggers, former, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
     structlog.reset_defaults()
 
 
