@@ -67,6 +67,7 @@ from integrations.errors import IntegrationError, ReplyTooLarge, TemporarilyUnav
 from integrations.openrouter.client import OpenRouterClient
 from integrations.openrouter.schemas import ChatReply, ChatRequest, Usage
 from trading.decisions import Action, Decision
+from trading.orders import PendingOrder
 from trading.simulation import SimulationState, Verdict, decide
 
 CANDLES_SHOWN = 30
@@ -91,20 +92,22 @@ class KeyRing(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionInput:
-    """The candle that just closed, and the state after it."""
+    """The candle that just closed; the state after it is the session's latest."""
 
     session_id: str
     user_id: str
     epoch: int
     candle_index: int
-    state: SimulationState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionResult:
-    """The state with the order that came of the decision, if one did; a line for operators."""
+    """The order that came of the decision, if one did, and a line for operators.
 
-    state: SimulationState
+    An order is all that a decision changes of the simulation's state.
+    """
+
+    order: PendingOrder | None
     summary: str
 
 
@@ -127,6 +130,7 @@ class _Question:
 
     context: SessionContext
     input: DecisionInput
+    state: SimulationState
     frame: MarketFrame
     messages: list[Message]
     digest: str
@@ -189,7 +193,8 @@ class DecisionActivities:
             if basis.is_decided:
                 return None
             api_key, calls = self._usable_key(basis), dict(basis.calls)
-            messages = build_messages(_view(context, input, frame, basis.past))
+            state = STATE.validate_json(basis.state)
+            messages = build_messages(_view(context, state, frame, basis.past))
             digest = prompt_hash(messages)
             if not _is_done(calls.get(1)):
                 _check_budget(context, basis)
@@ -200,6 +205,7 @@ class DecisionActivities:
         return _Question(
             context=context,
             input=input,
+            state=state,
             frame=frame,
             messages=messages,
             digest=digest,
@@ -306,7 +312,7 @@ class DecisionActivities:
         index = asked.candle_index
         candle = (await self._contexts.frame(context)).candles.candle(index)
         verdict = decide(
-            asked.state,
+            question.state,
             answer.decision,
             candle,
             context.rules,
@@ -334,7 +340,7 @@ class DecisionActivities:
         )
         await self._publisher.publish(context.session_id, plain_events(row, "decision"))
         return DecisionResult(
-            state=verdict.state, summary=_summary(index, answer.decision, verdict)
+            order=verdict.order, summary=_summary(index, answer.decision, verdict)
         )
 
     async def _recorded(self, context: SessionContext, input: DecisionInput) -> DecisionResult:
@@ -350,7 +356,8 @@ class DecisionActivities:
         for row in rows:
             await self._publisher.publish(context.session_id, plain_events(row, "decision"))
         return DecisionResult(
-            state=STATE.validate_json(stored), summary=f"candle {input.candle_index}: recorded"
+            order=STATE.validate_json(stored).pending,
+            summary=f"candle {input.candle_index}: recorded",
         )
 
 
@@ -394,11 +401,11 @@ class _Fragments:
 
 def _view(
     context: SessionContext,
-    input: DecisionInput,
+    state: SimulationState,
     frame: MarketFrame,
     past: Sequence[PastDecisionRow],
 ) -> MarketView:
-    index, settings = input.candle_index, context.settings
+    index, settings = state.next_candle - 1, context.settings
     earlier = range(max(0, index - INDICATOR_VALUES_SHOWN + 1), index)
     values = [frame.values(each) for each in earlier]
     return MarketView(
@@ -410,9 +417,9 @@ def _view(
         candles=frame.window(index + 1, CANDLES_SHOWN),
         indicators=frame.values(index),
         indicator_history={name: [each[name] for each in values] for name in frame.indicators},
-        position=input.state.position,
-        equity=input.state.equity,
-        drawdown=input.state.drawdown,
+        position=state.position,
+        equity=state.equity,
+        drawdown=state.drawdown,
         last_decisions=[_past(row) for row in past],
         blind=settings.blind,
         price_factor=frame.price_factor,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -235,7 +235,6 @@ class BacktestWorkflow:
                 user_id=self._params.user_id,
                 epoch=claim.epoch,
                 candle_index=index,
-                state=self._require_state(),
             ),
             task_queue=decision_queue(workflow.info().task_queue),
             summary=f"candle {index}: decision",
@@ -246,7 +245,8 @@ class BacktestWorkflow:
         except ActivityError as e:
             self._take_trouble(e)
             return
-        self._state, self._last_decision = outcome.state, outcome.summary
+        self._state = replace(self._require_state(), pending=outcome.order)
+        self._last_decision = outcome.summary
         self._decision_due = False
 
     async def _unless_stopped(self, request: workflow.ActivityHandle[T]) -> T:

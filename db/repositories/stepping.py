@@ -72,7 +72,9 @@ _BASIS: LiteralString = """
                 'raw_reply', raw_reply, 'usage', usage, 'cost_usd', cost_usd,
                 'model_used', model_used, 'latency_ms', latency_ms, 'attempts', attempts)
             FROM model_calls WHERE session_id = s.id AND candle_number = %(candle_number)s
-            ORDER BY call_no) AS calls
+            ORDER BY call_no) AS calls,
+        (SELECT state::text FROM steps WHERE session_id = s.id AND state IS NOT NULL
+            ORDER BY last_seq DESC LIMIT 1) AS state
     FROM trading_sessions s
     LEFT JOIN agents a ON a.id = s.agent_id LEFT JOIN api_keys k ON k.id = a.api_key_id
     WHERE s.id = %(session_id)s
@@ -267,6 +269,7 @@ class DecisionBasis:
     encrypted_key: str | None
     key_is_idle: bool
     is_decided: bool
+    state: str
     past: Sequence[PastDecisionRow]
     calls: dict[int, ModelCallRow]
 
