@@ -20,7 +20,6 @@ class ApiConfig:
     public_url: str
     cors_origins: tuple[str, ...] = ("http://localhost:3000",)
     max_active_tests: Mapping[str, int] | None = field(default_factory=lambda: PLAN_LIMITS)
-    market_data_source: str | None = None
     socket_stall_limit_s: float = 30.0
 
     @property

@@ -23,6 +23,7 @@ class Stopped:
     """What a stop led to; no `result_id` while the workflow is still at it."""
 
     session_id: UUID
+    status: Literal["completed", "running", "failed"]
     result_id: UUID | None
     final_pnl_pct: float | None
 
@@ -88,10 +89,15 @@ def _stopped_before(session: SessionStatus) -> Stopped:
 
 
 def _stopped(session: SessionStatus) -> Stopped:
+    has_result = session.result_id is not None
+    without_result: Literal["failed", "running"] = (
+        "failed" if session.status == "failed" else "running"
+    )
     return Stopped(
         session_id=session.id,
+        status="completed" if has_result else without_result,
         result_id=session.result_id,
-        final_pnl_pct=session.current_pnl_pct,
+        final_pnl_pct=session.current_pnl_pct if has_result else None,
     )
 
 

@@ -89,9 +89,13 @@ async def _known_user(services: Services, claims: TokenClaims) -> UserRecord:
                 claims.subject, profile_of(claims)
             )
         services.known_users[claims.subject] = user
+    check_active(user)
+    return user
+
+
+def check_active(user: UserRecord) -> None:
     if not user.is_active:
         raise Forbidden("This account is deactivated.")
-    return user
 
 
 def profile_of(claims: TokenClaims) -> Profile:

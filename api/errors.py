@@ -18,7 +18,8 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from typing_extensions import override
@@ -27,6 +28,16 @@ from integrations.errors import IntegrationError
 from trading.errors import InvalidCandles, InvalidFormula, TradingError
 
 Location = Sequence[str | int]
+
+# What PostgreSQL and Redis fail with when they are away, or too busy to answer.
+_UNREACHABLE = (
+    OperationalError,
+    InterfaceError,
+    PoolTimeout,
+    RedisError,
+    ConnectionError,
+    TimeoutError,
+)
 
 _logger = structlog.get_logger(__name__)
 
@@ -129,7 +140,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(TradingError, _answer_trading_error)
     app.add_exception_handler(IntegrationError, _answer_integration_error)
-    for unreachable in (OperationalError, InterfaceError, RedisError, OSError):
+    for unreachable in _UNREACHABLE:
         app.add_exception_handler(unreachable, _answer_unreachable)
 
 
@@ -214,5 +225,5 @@ async def _answer_integration_error(request: Request, error: Exception) -> JsonR
 
 async def _answer_unreachable(request: Request, error: Exception) -> JsonResponse:
     _logger.warning("dependency_unreachable", error=type(error).__name__)
-    name = "database" if isinstance(error, DBAPIError) else "service"
+    name = "database" if isinstance(error, SQLAlchemyError) else "service"
     return _respond(request, Unavailable(f"A {name} we depend on does not answer. Try again soon."))

@@ -116,7 +116,7 @@ class Commands:
             self._watcher.user_id, self._watcher.session_id, close_position=close_position
         )
         return {
-            "status": "completed" if stopped.result_id else "running",
+            "status": stopped.status,
             "result_id": None if stopped.result_id is None else str(stopped.result_id),
             "final_pnl": stopped.final_pnl_pct,
         }

@@ -104,13 +104,13 @@ async def stop(
     stopped = await services.controls.stop(
         user.id, session_id, close_position=wanted is None or wanted.close_position
     )
-    if stopped.result_id is None:
+    if stopped.status == "running":
         response.status_code = _ACCEPTED
     return StoppedAnswer(
         session_id=session_id,
-        status="completed" if stopped.result_id else "running",
+        status=stopped.status,
         result_id=stopped.result_id,
-        final_pnl=stopped.final_pnl_pct if stopped.result_id else None,
+        final_pnl=stopped.final_pnl_pct,
     )
 
 

@@ -2,7 +2,13 @@
 
 from fastapi import APIRouter
 
-from api.dependencies import Claims, CurrentUser, InjectedServices, profile_of
+from api.dependencies import (
+    Claims,
+    CurrentUser,
+    InjectedServices,
+    check_active,
+    profile_of,
+)
 from api.errors import Conflict, NotFound
 from api.schemas.errors import documented
 from api.schemas.users import SyncAnswer, UserAnswer, UserChanges, UserOut
@@ -13,10 +19,11 @@ router = APIRouter(prefix="/api/users", tags=["users"], responses=documented(401
 
 
 @router.post("/sync")
-async def sync(services: InjectedServices, _: CurrentUser, claims: Claims) -> SyncAnswer:
+async def sync(services: InjectedServices, claims: Claims) -> SyncAnswer:
     """Take over what the token's claims say of the user; a body is ignored."""
     async with services.database.as_system() as session:
         user, is_new = await SignInRepository(session).sync(claims.subject, profile_of(claims))
+    check_active(user)
     services.known_users.pop(claims.subject, None)
     message = "User created" if is_new else "User updated"
     return SyncAnswer(message=message, user=UserOut.model_validate(user))

@@ -1,12 +1,15 @@
 """Every failure has one shape, whoever noticed it."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from fastapi import APIRouter
+from pydantic import SecretStr
 
 from api.middleware import MAX_BODY_BYTES
-from tests.api.world import Person, World, error_of
+from settings import ApiSettings
+from tests.api.world import Person, World, error_of, opened_world
 
 ORIGIN = {"Origin": "http://localhost:3000"}
 
@@ -121,3 +124,33 @@ async def test_many_requests_at_once_keep_their_ids_apart(world: World) -> None:
         )
 
     assert [answer.json()["request_id"] for answer in answers] == [f"id-{n}" for n in range(20)]
+
+
+async def test_a_database_that_is_away_is_503(
+    settings: ApiSettings, world: World, tmp_path: Path
+) -> None:
+    lost = settings.model_copy(update={"database_url": SecretStr(nowhere(tmp_path))})
+    async with (
+        opened_world(lost, world.issuer, world.issuer_url) as stranded,
+        stranded.person() as person,
+    ):
+        answer = await person.get("/api/agents")
+        ready = await person.get("/api/ready")
+
+    error_of(answer, 503, "UPSTREAM_UNAVAILABLE")
+    assert ready.json()["database"] == "down"
+
+
+async def test_an_issuer_that_was_never_reached_is_503(settings: ApiSettings, world: World) -> None:
+    lost = settings.model_copy(update={"clerk_jwks_url": "http://127.0.0.1:1/jwks.json"})
+    async with (
+        opened_world(lost, world.issuer, world.issuer_url) as stranded,
+        stranded.person() as person,
+    ):
+        answer = await person.get("/api/agents")
+
+    error_of(answer, 503, "UPSTREAM_UNAVAILABLE")
+
+
+def nowhere(path: Path) -> str:
+    return f"postgresql://nobody@/none?host={path}"

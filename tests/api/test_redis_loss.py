@@ -15,7 +15,8 @@ from tests.api.world import Person, World, opened_world
 
 @pytest.fixture
 def mortal_redis(servers_dir: Path) -> Iterator[RedisServer]:
-    server = RedisServer(servers_dir / f"redis-{uuid4().hex[:6]}")
+    # A directory of its own: servers that are neighbours share their sockets' directory.
+    server = RedisServer(servers_dir / uuid4().hex[:6] / "redis")
     server.start()
     yield server
     server.stop()

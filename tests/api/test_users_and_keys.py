@@ -39,6 +39,7 @@ async def test_sync_takes_the_claims_and_not_the_body(ada: Person) -> None:
     second = await ada.post("/api/users/sync")
 
     user = first.json()["user"]
+    assert first.json()["message"] == "User created"
     assert user["clerk_id"] == ada.subject
     assert (user["first_name"], user["plan"], user["timezone"]) == ("Ada", "free", "UTC")
     assert second.json()["message"] == "User updated"
