@@ -1,0 +1,118 @@
+"""A workflow of a backtest's shape that does nothing: what Temporal itself asks for a candle.
+
+Three activities a candle with the options of ours: two on the workflow's queue, the third on a
+queue of its own. One variant carries a number, the other as many bytes as ours does.
+"""
+
+from dataclasses import dataclass
+
+from temporalio import activity, workflow
+
+with workflow.unsafe.imports_passed_through():
+    from workflows import policies
+    from workflows.backtest import decision_queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """A payload of some size, and the size of the one that is wanted back."""
+
+    content: str
+    answer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cargo:
+    """What a candle's three activities carry."""
+
+    candles: int
+    first: Parcel
+    second: Parcel
+    third: Parcel
+
+
+@activity.defn
+async def count_first(candle: int) -> int:
+    return candle
+
+
+@activity.defn
+async def count_second(candle: int) -> int:
+    return candle
+
+
+@activity.defn
+async def count_third(candle: int) -> int:
+    return candle
+
+
+@activity.defn
+async def carry_first(parcel: Parcel) -> str:
+    return "x" * parcel.answer
+
+
+@activity.defn
+async def carry_second(parcel: Parcel) -> str:
+    return "x" * parcel.answer
+
+
+@activity.defn
+async def carry_third(parcel: Parcel) -> str:
+    return "x" * parcel.answer
+
+
+STEP_ACTIVITIES = (count_first, count_second, carry_first, carry_second)
+DECISION_ACTIVITIES = (count_third, carry_third)
+
+
+@workflow.defn(name="noop")
+class NoopWorkflow:
+    """Counts candles."""
+
+    @workflow.run
+    async def run(self, candles: int) -> None:
+        queue = decision_queue(workflow.info().task_queue)
+        for candle in range(candles):
+            await workflow.execute_activity(
+                count_first, candle, summary=f"candle {candle}: first", **policies.INDICATORS
+            )
+            await workflow.execute_activity(
+                count_second, candle, summary=f"candle {candle}: second", **policies.STEP
+            )
+            await workflow.execute_activity(
+                count_third,
+                candle,
+                task_queue=queue,
+                summary=f"candle {candle}: third",
+                **policies.DECISION,
+            )
+            if workflow.info().is_continue_as_new_suggested():
+                workflow.continue_as_new(candles - candle - 1)
+
+
+@workflow.defn(name="carrying_noop")
+class CarryingNoopWorkflow:
+    """Counts candles, and hands parcels to and fro."""
+
+    @workflow.run
+    async def run(self, cargo: Cargo) -> None:
+        queue = decision_queue(workflow.info().task_queue)
+        for candle in range(cargo.candles):
+            await workflow.execute_activity(
+                carry_first, cargo.first, summary=f"candle {candle}: first", **policies.INDICATORS
+            )
+            await workflow.execute_activity(
+                carry_second, cargo.second, summary=f"candle {candle}: second", **policies.STEP
+            )
+            await workflow.execute_activity(
+                carry_third,
+                cargo.third,
+                task_queue=queue,
+                summary=f"candle {candle}: third",
+                **policies.DECISION,
+            )
+            if workflow.info().is_continue_as_new_suggested():
+                left = cargo.candles - candle - 1
+                workflow.continue_as_new(
+                    Cargo(candles=left, first=cargo.first, second=cargo.second, third=cargo.third)
+                )
