@@ -158,8 +158,9 @@ class Watcher:
 
     async def _pull(self) -> None:
         if self.sent < self._announced:
+            announced = self._announced
             events = await self.page()
-            if not events:
+            if not events and self._announced == announced:
                 self._announced = self.sent  # announced, but never stored: nobody will see it
             for frame in frames_of(events):
                 await self.deliver(frame)
