@@ -146,6 +146,7 @@ class Watcher:
     async def page(self) -> list[Event]:
         """The next durable events after what was sent, however long that takes."""
         for delay in chain(_RETRY_DELAYS_S, repeat(_RETRY_DELAYS_S[-1])):
+            await self._send_messages()  # a long replay holds up no answer and no heartbeat
             try:
                 return await self._backlog.read_after(
                     self.user_id, self.session_id, self.sent, limit=PAGE
@@ -153,7 +154,6 @@ class Watcher:
             except (SQLAlchemyError, RedisError, OSError) as e:
                 _logger.warning("replay_waits", error=type(e).__name__)
             await asyncio.sleep(delay)
-            await self._send_messages()
         raise AssertionError("an endless loop ended")
 
     async def _pull(self) -> None:
