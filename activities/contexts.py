@@ -59,12 +59,17 @@ class SessionContexts:
 
     async def frame(self, context: SessionContext) -> MarketFrame:
         """The session's candles and indicators, in real prices."""
-        return await self._frames.get(context.user_id, context.frame_key)
+        return await self._loaded(context.user_id, context.frame_key)
 
     async def seen_frame(self, context: SessionContext) -> MarketFrame:
         """The candles and indicators as the model sees them: scaled when the test is blind."""
         key = context.frame_key.as_blind() if context.settings.blind else context.frame_key
-        return await self._frames.get(context.user_id, key)
+        return await self._loaded(context.user_id, key)
+
+    async def _loaded(self, user_id: UUID, key: FrameKey) -> MarketFrame:
+        # Loaded once for all who wait for it: one of them that is cancelled leaves it running,
+        # and its connection is not torn out of the middle of a COPY.
+        return await asyncio.shield(self._frames.get(user_id, key))
 
     async def _load(self, session_id: UUID, user_id: UUID) -> SessionContext:
         async with self._database.for_user(user_id) as session:
