@@ -1,0 +1,122 @@
+"""The whole stack as its user runs it: `alphalab up` in a process of its own, and what kills it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from local.data_directory import DataDirectory
+from local.processes import ChildProcess, Command, log_tail, wait_for_end
+from local.services import python_environment, python_module
+from settings import ApiSettings, MigrationSettings, WorkerSettings
+
+READY_SECONDS = 120.0
+STOP_SECONDS = 90.0
+_SETTING_KINDS = (ApiSettings, MigrationSettings, WorkerSettings)
+
+
+class StackFailed(RuntimeError):
+    """The stack did not do what was asked of it; the message ends with its last output."""
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without settings: what a newcomer's shell has."""
+    settings = {name.upper() for kind in _SETTING_KINDS for name in kind.model_fields}
+    ours = python_environment({"COLUMNS": "200"})
+    return {name: value for name, value in ours.items() if name not in settings}
+
+
+class ChaosStack:
+    """A stack that is started, hurt and started again; it ends when this process does."""
+
+    def __init__(self, data_dir: Path, *, api_port: int) -> None:
+        self.directory = DataDirectory(data_dir)
+        self.api_url = f"http://127.0.0.1:{api_port}"
+        self._api_port = api_port
+        self._log_file = data_dir.with_suffix(".up.log")
+        self._process: ChildProcess | None = None
+
+    async def start(self) -> float:
+        """Start it and wait for `ready`; return how many seconds that took. Raises StackFailed."""
+        began = time.monotonic()
+        directory = str(self.directory.path)
+        up = python_module("cli", "up", "--data-dir", directory, "--api-port", str(self._api_port))
+        self._process = ChildProcess(
+            Command(
+                name="alphalab up",
+                arguments=up,
+                environment=environment(),
+                directory=self.directory.path.parent,
+                log_file=self._log_file,
+                stop_seconds=STOP_SECONDS,
+                death_signal=signal.SIGTERM,
+            )
+        )
+        while not self._is_ready():
+            if not self._process.is_running or time.monotonic() - began > READY_SECONDS:
+                raise StackFailed(f"`alphalab up` did not become ready.\n{self.log_tail()}")
+            await asyncio.sleep(0.05)
+        return time.monotonic() - began
+
+    async def stop(self) -> None:
+        """Stop it in order, as `alphalab down` does."""
+        if self._process is not None:
+            await asyncio.to_thread(self._process.stop)
+            self._process = None
+
+    def pid(self, name: str) -> int:
+        """The process of a child, which must be running."""
+        return self.directory.record.children[name].pid
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one child; the supervisor starts it again."""
+        os.kill(self.pid(name), signal.SIGKILL)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP one child: what it was about to do, it never does when it is killed later."""
+        os.kill(self.pid(name), signal.SIGSTOP)
+
+    async def kill_everything(self) -> None:
+        """SIGKILL the supervisor and whatever descends from it, and wait until all is gone."""
+        if self._process is None:
+            raise StackFailed("There is no stack to kill.")
+        supervisor = psutil.Process(self._process.pid)
+        family = [supervisor, *supervisor.children(recursive=True)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if not await asyncio.to_thread(wait_for_end, family, seconds=20.0):
+            raise StackFailed("Some of the stack outlived SIGKILL.")
+        self._process.kill()
+        self._process = None
+
+    async def alphalab(self, *arguments: str) -> str:
+        """Run a command on this stack and return what it printed. Raises StackFailed."""
+        directory = self.directory.path
+        process = await asyncio.create_subprocess_exec(
+            *python_module("cli", *arguments, "--data-dir", str(directory)),
+            env=environment(),
+            cwd=directory.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        if process.returncode != 0:
+            raise StackFailed(f"`alphalab {arguments[0]}` failed:\n{errors.decode()}")
+        return output.decode().strip()
+
+    def setting(self, name: str) -> str:
+        return self.directory.record.settings[name]
+
+    def log_tail(self) -> str:
+        """The last lines of every log, for a message about what went wrong."""
+        logs = [self._log_file, *sorted(self.directory.logs.glob("*.log"))]
+        return "\n".join(f"{log.name}:\n{log_tail(log)}" for log in logs)
+
+    def _is_ready(self) -> bool:
+        return self.directory.is_running and self.directory.record.state == "ready"
