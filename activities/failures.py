@@ -7,6 +7,7 @@ ApplicationError types raised by activities
 ├── InsufficientCredits   402: the session pauses
 ├── NoApiKey              the agent has no key: the session pauses
 ├── BudgetReached         the session's own cost limit: the session pauses
+├── SessionNotFound       there is no such row (any more): the workflow fails
 └── InternalFailure       a defect of ours: the session fails, with its type and no secrets
 """
 

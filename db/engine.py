@@ -1,4 +1,4 @@
-"""The database: one pool per role, and transactions that say whose they are."""
+"""The database: its pools, and transactions that say whose they are."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

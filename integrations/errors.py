@@ -1,7 +1,7 @@
 """What can go wrong at a third party, in one vocabulary that retry policies understand.
 
 IntegrationError
-├── TemporarilyUnavailable   408, 409, 429, 5xx, connection faults, time limits: try again later
+├── TemporarilyUnavailable   408, 409, 425, 429, 5xx, lost connections, time limits: try again
 ├── RequestRejected          400, 404 and the like: the same request fails again
 ├── AuthenticationFailed     401, 403: the key is wrong, disabled or not allowed this
 ├── InsufficientCredits      402: the account needs money first

@@ -109,7 +109,7 @@ def task_queue() -> str:
 
 @pytest.fixture(scope="session")
 def candle_files() -> Path:
-    """The directory of real candles; a test that needs it fails where it is absent."""
+    """The directory of real candles; a test that needs it is skipped where it is absent."""
     path = Path(os.environ.get("ALPHALAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not path.is_dir():
         pytest.skip(f"no candles at {path}: set ALPHALAB_DATA to the directory that has them")

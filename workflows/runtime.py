@@ -164,7 +164,10 @@ class Temporal:
             return None
 
     async def wait_result(self, session_id: UUID, timeout: timedelta) -> BacktestResult | None:
-        """The test's result, waited for at most that long; None when it is still running."""
+        """The test's result, waited for at most that long; None when it runs on or has failed.
+
+        Raises `WorkflowFinished` when Temporal knows no such workflow.
+        """
         try:
             return await self._handle(session_id).result(rpc_timeout=timeout)
         except RPCError as e:

@@ -28,9 +28,9 @@ UNFINISHED = ("configuring", "initializing", "running", "paused")
 class SessionFields(Base):
     """Every column of a session but the database's own timestamps.
 
-    `cursor` counts the candles stepped, `epoch` the runs that have claimed the row
-    (`owner_run_id` the latest), `last_seq` the
-    events numbered so far; a write that does not name the current epoch matches no row.
+    `cursor` counts the candles stepped, `epoch` the runs that have claimed the row (`owner_run_id`
+    is the latest), `last_seq` the events numbered so far; a write that does not name the current
+    epoch matches no row.
     """
 
     id: UUID = Field(default_factory=new_id, primary_key=True)

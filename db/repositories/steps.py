@@ -1,7 +1,7 @@
-"""The one place that moves a session forward: order, numbering and the rows of its steps.
+"""The rows of a session's steps: numbering of what moves no candle, and all that is read back.
 
-Every write here is guarded by the session's `epoch` (one owner at a time) and by its `cursor`
-(each candle once). A write that finds neither as it expected changes nothing.
+Numbers are given only to who names the session's `epoch` (one owner at a time) and its `cursor`
+(each candle once). What moves the cursor is written by `db.repositories.stepping`.
 """
 
 from collections.abc import Sequence
