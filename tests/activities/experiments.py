@@ -47,6 +47,12 @@ class Report:
     events: dict[int, Any]
     result: Any
 
+    def differences(self, expected: "Report") -> Iterator[str]:
+        """Where this differs from what was expected."""
+        yield from _differences(expected.rows, self.rows, "rows")
+        yield from _differences(expected.events, self.events, "events")
+        yield from _differences(expected.result, self.result, "result")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -158,7 +164,7 @@ class Bench:
             process, sent = trial.process, len(trial.process.sent)
             result = await self.attempt(case, process, mine, number=2)
             found = await self.report(original, session_id, result)
-            assert list(differences(asdict(expected), asdict(found))) == [], where
+            assert list(found.differences(expected)) == [], where
             await self.check_calls(trial, len(process.sent) - sent, where)
             if not case.is_warm:
                 await process.end()
@@ -262,14 +268,13 @@ def check_numbering(rows: Rows) -> None:
     assert rows["trading_sessions"][0]["last_seq"] == next_seq - 1
 
 
-def differences(expected: Any, found: Any, path: str = "") -> Iterator[str]:
-    """Where two structures of dicts and lists differ."""
+def _differences(expected: Any, found: Any, path: str) -> Iterator[str]:
     if isinstance(expected, dict) and isinstance(found, dict):
         for key in expected.keys() | found.keys():
-            yield from differences(expected.get(key), found.get(key), f"{path}/{key}")
+            yield from _differences(expected.get(key), found.get(key), f"{path}/{key}")
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         for index, pair in enumerate(zip(expected, found, strict=True)):
-            yield from differences(*pair, f"{path}/{index}")
+            yield from _differences(*pair, f"{path}/{index}")
     elif expected != found:
         yield f"{path}: {found!r:.200} instead of {expected!r:.200}"
 

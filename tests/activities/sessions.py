@@ -63,7 +63,7 @@ _CLOCK = frozenset(
 _TRIES = frozenset(("attempt", "attempts", "possibly_paid_twice"))
 # Made at random, and referred to by nobody.
 _RANDOM_IDS = frozenset(("notifications", "activity_log"))
-_NUMBERS = range(40)
+_NUMBERS = range(12)
 
 Rows = dict[str, list[dict[str, Any]]]
 

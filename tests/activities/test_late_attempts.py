@@ -1,7 +1,7 @@
 """Attempts that Temporal has given up on, and attempts side by side."""
 
 import asyncio
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from activities.failures import SUPERSEDED
 from activities.sessions import ClaimInput, ControlResult
 from tests.activities.cases import CASES, Case
-from tests.activities.experiments import Bench, comparable_result, differences, input_of
+from tests.activities.experiments import Bench, comparable_result, input_of
 from tests.activities.listening import durable
 from tests.activities.sessions import exact_rows
 from tests.plain_runs import PlainRun, environment
@@ -118,7 +118,7 @@ async def test_two_attempts_side_by_side_leave_what_one_leaves(bench: Bench, cas
     )
 
     found = await bench.report(original, session_id, results[0])
-    assert list(differences(asdict(expected), asdict(found))) == []
+    assert list(found.differences(expected)) == []
     assert comparable_result(results[1]) == expected.result
     rows = await exact_rows(bench.server, session_id)
     unknown = rows["trading_sessions"][0]["possibly_paid_twice"]
