@@ -1,6 +1,7 @@
 """A laboratory for whole backtests: a user, a key, an agent, candles, sessions, and a worker."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -26,9 +27,11 @@ from events.channels import session_stream
 from events.publisher import EventPublisher
 from events.types import Event, decode_event
 from integrations.openrouter.client import OpenRouterClient
+from tests.plain_runs import PlainRun
 from trading.candles import CandleSeries, Timeframe
 from trading.rules import Mode, Rules
 from worker import Activities, FernetKeyRing, build_activities, build_workers
+from workflows.backtest import BacktestResult
 from workflows.runtime import BacktestStart, Temporal, backtest_id
 
 FIRST_CANDLE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -82,6 +85,9 @@ class Plan:
     rules: Rules = field(default_factory=default_rules)
     indicators: Sequence[str] = ("rsi_14", "ema_20")
     data_set_id: UUID | None = None
+    api_key: str | None = "sk-or-v1-test"
+    # More than the data holds makes a session that no correct start would make.
+    total_candles: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,10 +121,10 @@ class Laboratory:
         self.user_id = user.id
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[None]:
+    async def worker(self, *, grace: float = 2.0) -> AsyncIterator[None]:
         """A worker of this laboratory's task queue, while the block runs."""
         workers = build_workers(
-            self.client, self.task_queue, self.activities(), grace=timedelta(seconds=2)
+            self.client, self.task_queue, self.activities(), grace=timedelta(seconds=grace)
         )
         async with AsyncExitStack() as stack:
             for each in workers:
@@ -166,7 +172,7 @@ class Laboratory:
                     decision_mode="every_candle" if plan.interval == 1 else "every_n_candles",
                     decision_interval_candles=plan.interval,
                     warm_up_candles=WARM_UP,
-                    total_candles=plan.candles,
+                    total_candles=plan.total_candles or plan.candles,
                     blind=plan.blind,
                     max_cost_usd=plan.max_cost_usd,
                 )
@@ -187,11 +193,58 @@ class Laboratory:
 
     async def run(self, plan: Plan, *, seconds: float = 60.0) -> UUID:
         """Run a backtest to its end on this laboratory's worker; return the session's id."""
+        session_id = await self.started(plan)
+        await self.ended(session_id, seconds=seconds)
+        return session_id
+
+    async def started(self, plan: Plan) -> UUID:
+        """Start a backtest; return the session's id."""
         session_id = await self.add_session(plan)
         await self.start(session_id)
+        return session_id
+
+    async def ended(self, session_id: UUID, *, seconds: float = 60.0) -> BacktestResult:
+        """Wait for the end of a backtest."""
         result = await self.temporal.wait_result(session_id, timedelta(seconds=seconds))
         assert result is not None, "the backtest did not end in time"
+        return result
+
+    async def reached(
+        self, session_id: UUID, condition: Callable[[dict[str, Any]], bool], *, seconds: float = 30
+    ) -> dict[str, Any]:
+        """Wait until the session's row meets the condition; return the row."""
+        async with asyncio.timeout(seconds):
+            while not condition(row := await self.session_row(session_id)):
+                await asyncio.sleep(0.01)
+        return row
+
+    async def paused(self, session_id: UUID) -> dict[str, Any]:
+        """Wait until the session is paused; return its row."""
+        return await self.reached(session_id, lambda row: row["status"] == "paused")
+
+    async def stepped(self, session_id: UUID, candles: int) -> dict[str, Any]:
+        """Wait until the session has stepped that many candles; return its row."""
+        return await self.reached(session_id, lambda row: row["cursor"] >= candles)
+
+    async def plain(self, plan: Plan) -> UUID:
+        """The same backtest without Temporal, undisturbed; return the session's id."""
+        session_id = await self.add_session(plan)
+        run = PlainRun(activities=self.activities(), user_id=self.user_id, session_id=session_id)
+        await run.run()
         return session_id
+
+    async def result(self, session_id: UUID) -> dict[str, Any]:
+        """The stored result's row."""
+        query = "SELECT * FROM test_results WHERE session_id = :id"
+        return (await self.rows(query, session_id))[0]
+
+    async def events(self, session_id: UUID, name: str | None = None) -> list[dict[str, Any]]:
+        """What `steps` holds of decisions and controls, and of what happened in steps, in order."""
+        rows = await self.rows(
+            "SELECT events FROM steps WHERE session_id = :id ORDER BY last_seq", session_id
+        )
+        found = [event for row in rows for event in row["events"]]
+        return [event for event in found if name in {None, event["event"]}]
 
     async def rows(self, query: str, session_id: UUID) -> list[dict[str, Any]]:
         """Rows of a query with `:id`, as the session's owner sees them."""
@@ -223,17 +276,34 @@ class Laboratory:
         entries: Any = await self.redis.xrange(session_stream(session_id))
         return [decode_event(fields[b"e"]) for _, fields in entries]
 
-    async def _add_agent(self, plan: Plan) -> Any:
-        ciphertext = Fernet(self.fernet_key).encrypt(b"sk-or-v1-test").decode()
+    async def add_key(self, api_key: str, *, fernet_key: str | None = None) -> UUID:
+        """Store an API key of the user's, encrypted as it must be."""
+        ciphertext = Fernet(fernet_key or self.fernet_key).encrypt(api_key.encode()).decode()
         async with self.database.for_user(self.user_id) as session:
             key = await ApiKeyRepository(session).add(
                 user_id=self.user_id, key_prefix="sk-or-v1-••••", encrypted_key=ciphertext
             )
+        return key.id
+
+    async def give_key(self, session_id: UUID, key_id: UUID | None) -> None:
+        """Change the key of the session's agent."""
+        async with self.database.for_user(self.user_id) as session:
+            await session.execute(
+                text(
+                    "UPDATE agents SET api_key_id = :key FROM trading_sessions s"
+                    " WHERE s.id = :id AND agents.id = s.agent_id"
+                ),
+                {"id": session_id, "key": key_id},
+            )
+
+    async def _add_agent(self, plan: Plan) -> Any:
+        key_id = None if plan.api_key is None else await self.add_key(plan.api_key)
+        async with self.database.for_user(self.user_id) as session:
             agents = AgentRepository(session)
             agent = await agents.add(
                 user_id=self.user_id,
                 name=f"agent-{uuid4().hex[:8]}",
-                api_key_id=key.id,
+                api_key_id=key_id,
                 content=AgentContent(
                     mode=plan.rules.mode.value,
                     model=plan.model,
