@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trading.candles import CandleSeries, Timeframe
@@ -20,6 +21,8 @@ from trading.errors import InvalidCandles
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_CANDLES = 2_000_000
+MAX_ROW_LENGTH = 10_000
+MAX_CELL_BYTES = 100
 
 _PARQUET_MAGIC = b"PAR1"
 _DELIMITERS = ",;\t|"
@@ -131,13 +134,40 @@ def _csv_reader(text: str) -> Iterator[tuple[int, list[str]]]:
     """The lines of a file that are not blank."""
     first = text.lstrip().split("\n", 1)[0]
     delimiter = max(_DELIMITERS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    lines = _Lines(text)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         for row in reader:
+            lines.begin_row()
+            if reader.line_num > 2 * MAX_CANDLES:
+                raise _too_many()
             if any(cell.strip() for cell in row):
                 yield reader.line_num, row
     except csv.Error:
-        raise _fault("line", max(reader.line_num, 1), "the line is no row of a CSV file") from None
+        raise _fault("line", max(lines.number, 1), "the line is no row of a CSV file") from None
+
+
+class _Lines:
+    """The lines of a text, of which no row may take more than a candle needs."""
+
+    def __init__(self, text: str) -> None:
+        self.number = 0
+        self._lines = io.StringIO(text, newline="")
+        self._length = 0
+
+    def begin_row(self) -> None:
+        self._length = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        self._length += len(line)
+        if self._length > MAX_ROW_LENGTH:
+            raise csv.Error
+        return line
 
 
 def _csv_rows(
@@ -151,23 +181,56 @@ def _csv_rows(
 
 def _parquet_table(content: bytes) -> _Table:
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        if file.metadata.num_rows > MAX_CANDLES:
-            raise _too_many()
-        names = file.schema_arrow.names
-        chosen = [names[column] for column in _columns(names, "", None)]
+        schema = pq.read_schema(io.BytesIO(content))
+        chosen = [schema.names[column] for column in _columns(schema.names, "", None)]
+        texts = [name for name in chosen if _is_text(schema.field(name).type)]
+        # As dictionaries texts take the memory of the file, however often each of them occurs.
+        file = pq.ParquetFile(io.BytesIO(content), read_dictionary=texts)
+        _check_size(file.metadata)
+        _check_types(schema, chosen)
         table = file.read(columns=chosen)
-        columns = [_python_values(table.column(name)) for name in chosen]
+        columns = [_python_values(table.column(name), name) for name in chosen]
     except (pa.ArrowException, OSError) as error:
         raise InvalidCandles("this Parquet file cannot be read.") from error
     return _Table(place="row", rows=enumerate(zip(*columns, strict=True), start=1))
 
 
-def _python_values(column: Any) -> list[Any]:
+def _check_size(metadata: Any) -> None:
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if max(metadata.num_rows, sum(group.num_rows for group in groups)) > MAX_CANDLES:
+        raise _too_many()
+    if sum(group.total_byte_size for group in groups) > MAX_BYTES:
+        raise InvalidCandles(f"unpacked the file has more than {MAX_BYTES // 1024 // 1024} MB.")
+
+
+def _check_types(schema: Any, names: Sequence[str]) -> None:
+    """A list in a cell could unpack to any size."""
+    for name in names:
+        kind = schema.field(name).type
+        is_value = pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
+        if not (is_value or pa.types.is_null(kind) or _is_text(kind)):
+            raise InvalidCandles(f"the column {name[:50]} is of no type that candles have.")
+
+
+def _is_text(kind: Any) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
+
+
+def _python_values(column: Any, name: str) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        _check_texts(column, name)
     if pa.types.is_timestamp(column.type):  # nanoseconds have no datetime
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     values: list[Any] = column.to_pylist()
     return values
+
+
+def _check_texts(column: Any, name: str) -> None:
+    for chunk in column.chunks:
+        longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
+        if longest > MAX_CELL_BYTES:
+            raise InvalidCandles(f"the column {name[:50]} holds a text that is no number or time.")
 
 
 def _columns(names: Sequence[str], place: str, line: int | None) -> list[int]:

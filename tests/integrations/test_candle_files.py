@@ -275,7 +275,6 @@ def test_parquet_dates_decimals_and_texts_are_read():
         ({"open": [100.0, 105.0, -1.0, 115.0]}, "row 3: the open is not a positive price"),
         ({"high": [110.0, 115.0, 1.0, 125.0]}, "row 3: the high is below the open"),
         ({"volume": [True, True, True, True]}, "row 1: the volume 'True' is not a number"),
-        ({"volume": [[1], [2], [3], [4]]}, "row 1: the volume '[1]' is not a number"),
         ({"time": [START, START + HOUR, START, START]}, "row 3: the time is earlier than that"),
         ({"time": [START, START + HOUR, None, START]}, "row 3: the time is missing"),
         ({"time": [0.5, 1.5, 2.5, 3.5]}, "row 1: the time '0.5' is not a time"),
@@ -288,6 +287,36 @@ def test_the_first_wrong_row_of_a_parquet_file_is_named(changes: dict[str, Any],
         read_candle_file(parquet(**four_rows(**changes)), "market.parquet", Timeframe.HOUR_1)
     assert str(refused.value).startswith(f"market.parquet: {reason}")
     assert refused.value.line == int(reason[4])
+
+
+def test_a_parquet_column_of_lists_is_refused():
+    lists = parquet(**four_rows(volume=[[1], [2], [3], [4]]))
+    with pytest.raises(InvalidCandles, match="the column volume is of no type that candles have"):
+        read_candle_file(lists, "market.parquet", Timeframe.HOUR_1)
+
+
+def test_a_small_parquet_file_cannot_unpack_into_much_memory():
+    text = pa.DictionaryArray.from_arrays([0] * 100_000, ["1" * 1000])
+    times = [START + minute * 60_000 for minute in range(100_000)]
+    prices = dict.fromkeys(("open", "high", "low", "close", "volume"), text)
+    content = parquet(time=times, **prices)
+    with pytest.raises(InvalidCandles, match="the column open holds a text that is no number"):
+        read_candle_file(content, "market.parquet", Timeframe.MINUTE_1)
+    assert len(content) < 1_000_000
+
+
+def test_a_parquet_file_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch):
+    file = io.BytesIO()
+    pq.write_table(pa.table(four_rows(note=["n" * 100_000] * 4)), file, compression="zstd")
+    monkeypatch.setattr("integrations.candle_files.MAX_BYTES", 50_000)
+    with pytest.raises(InvalidCandles, match="unpacked the file has more than"):
+        read_candle_file(file.getvalue(), "market.parquet", Timeframe.HOUR_1)
+
+
+@pytest.mark.parametrize("row", ["a," * 1_000_000, 'a,"\n",' * 10_000])
+def test_a_row_of_absurd_length_is_refused(row: str):
+    with pytest.raises(InvalidCandles, match="the line is no row of a CSV file"):
+        read(HEADER, row)
 
 
 def test_a_parquet_file_without_a_column_is_refused():
