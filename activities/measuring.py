@@ -130,7 +130,9 @@ async def measure(
     equity = np.array([value for _, value in curve], dtype=np.float64)
     if equity.size:
         equity[-1] = ended.step.equity
-    rows = await finished.trades(context.session_id)
+    trades = [_trade(row) for row in await finished.trades(context.session_id)]
+    if ended.step.closed is not None:
+        trades.append(ended.step.closed)  # its row is written with the result
     stepped = frame.candles.slice(0, len(curve))
     benchmark = buy_and_hold(stepped, context.rules)
     state = ended.step.state
@@ -142,7 +144,7 @@ async def measure(
         metrics=compute_metrics(
             open_times,
             equity,
-            [_trade(row) for row in rows],
+            trades,
             exposed_candles=state.exposed_candles,
             starting_capital=context.rules.starting_capital,
             timeframe_ms=context.rules.timeframe_ms,
