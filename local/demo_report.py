@@ -1,0 +1,247 @@
+"""What the demo shows at the end: the figures, the last trades, the curve, and where to look."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from local.data_directory import DEFAULT_DATA_DIR, DataDirectory
+from local.demo_client import Json
+from local.demo_view import View, price, signed
+from local.simulators.exchange import SIMULATED_SOURCE
+
+TRADES_SHOWN = 8
+CHART_HEIGHT = 16
+CHART_WIDTH_LIMIT = 110
+TICKS = 5
+
+
+def report(
+    view: View,
+    result: Json,
+    trades: Sequence[Json],
+    *,
+    is_simulated_model: bool,
+    seconds: float,
+) -> None:
+    """The figures, the last trades and the equity curve."""
+    view.line()
+    view.line(_title(result, seconds))
+    view.line()
+    view.console.print(_figures(result, is_simulated_model=is_simulated_model))
+    view.line()
+    view.line(Text(_heading(trades), style="bold"))
+    if trades:
+        view.console.print(_trades(trades[-TRADES_SHOWN:]))
+    view.line()
+    width = min(view.console.width, CHART_WIDTH_LIMIT)
+    view.line(Text("Equity", style="bold") + Text(" (dots: buy & hold)", style="dim"))
+    view.console.print(equity_chart(result, width=width), no_wrap=True, crop=True)
+
+
+def _title(result: Json, seconds: float) -> Text:
+    candles = result["total_candles"]
+    return Text.assemble(
+        (f"{result['asset']} {result['timeframe']}, ", "bold"),
+        (f"{_day(result['start_date'])} to {_day(result['end_date'])}", "bold"),
+        f": {candles} candles in {seconds:.0f} s",
+    )
+
+
+def _figures(result: Json, *, is_simulated_model: bool) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    for name, value in figures(result, is_simulated_model=is_simulated_model):
+        table.add_row(name, value)
+    return table
+
+
+def figures(result: Json, *, is_simulated_model: bool) -> Iterable[tuple[str, Text]]:
+    """What a test came to, name and value, in the order of interest."""
+    costs = result["costs"]
+    money = f"{result['starting_capital']:,.2f} to {result['ending_capital']:,.2f}"
+    yield "Return", signed(result["total_pnl_pct"], " %") + Text(f"  {money}")
+    yield "Buy & hold", _percent(result["buy_and_hold_return_pct"])
+    yield (
+        "Trades",
+        Text(
+            f"{result['total_trades']}: {result['winning_trades']} won, "
+            f"{result['losing_trades']} lost"
+        ),
+    )
+    yield "Win rate", Text(f"{result['win_rate']:.1f} %" if result["total_trades"] else "none")
+    yield "Max drawdown", Text(f"{result['max_drawdown_pct']:.2f} %")
+    yield "Sharpe ratio", _ratio(result["sharpe_ratio"]) + _few_days(result)
+    yield "Profit factor", _ratio(result["profit_factor"])
+    yield "Fees", Text(f"{costs['fees']:,.2f}")
+    yield "Slippage", Text(f"{costs['slippage']:,.2f}")
+    unpaid = ", at simulated prices: nothing was paid" if is_simulated_model else ""
+    yield "Model cost", Text(f"{costs['model_usd']:.4f} USD, {result['tokens']:,} tokens{unpaid}")
+    yield "Invalid replies", Text(str(result["invalid_replies"]))
+    yield "Ambiguous", Text(_ambiguity(result["ambiguous_candles"]))
+    yield "Market", _origin(result["data_source"])
+    yield "Model", _model(result["model"], is_simulated=is_simulated_model)
+
+
+def _percent(value: float | None) -> Text:
+    return Text("not known") if value is None else signed(value, " %")
+
+
+def _ratio(value: float | None) -> Text:
+    return Text("undefined" if value is None else f"{value:,.2f}")
+
+
+def _few_days(result: Json) -> Text:
+    if not result["low_sample"]:
+        return Text()
+    return Text(f"  from {result['daily_returns']} days only: says little", style="dim")
+
+
+def _ambiguity(candles: int) -> str:
+    what = "candle" if candles == 1 else "candles"
+    return f"{candles} {what} reached stop and target both; the stop was taken"
+
+
+def _origin(source: str | None) -> Text:
+    if source == SIMULATED_SOURCE:
+        return Text("SIMULATED: a seeded random walk, no real prices", style="yellow")
+    return Text(f"candles of your file ({source})")
+
+
+def _model(model: str, *, is_simulated: bool) -> Text:
+    if is_simulated:
+        return Text(f"SIMULATED: {model} follows fixed rules, no language model", style="yellow")
+    return Text(model)
+
+
+def _heading(trades: Sequence[Json]) -> str:
+    if not trades:
+        return "No trades"
+    shown = min(len(trades), TRADES_SHOWN)
+    return "The trade" if len(trades) == 1 else f"The last {shown} of {len(trades)} trades"
+
+
+def _trades(trades: Sequence[Json]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in ("#", "side", "entered", "price", "left at", "held", "by", "P&L", "on margin"):
+        is_number = name in {"#", "price", "left at", "held", "P&L", "on margin"}
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    for trade in trades:
+        table.add_row(*_trade(trade))
+    return table
+
+
+def _trade(trade: Json) -> Iterable[str | Text]:
+    yield str(trade["trade_number"])
+    yield Text(trade["type"], style="green" if trade["type"] == "long" else "red")
+    yield datetime.fromisoformat(trade["entry_time"]).strftime("%m-%d %H:%M")
+    yield price(trade["entry_price"])
+    if trade["exit_price"] is None:
+        yield from ("open", "", "", "", "")
+        return
+    yield price(trade["exit_price"])
+    yield trade["duration_display"]
+    yield trade["exit_type"].replace("_", " ")
+    yield signed(trade["pnl_amount"])
+    yield signed(trade["pnl_pct"], " %")
+
+
+def equity_chart(result: Json, *, width: int) -> Text:
+    """Equity and, dotted, buy & hold over the time of the test."""
+    import plotext  # noqa: PLC0415  (slow to import, and needed here only)
+
+    curve, held = result["equity_curve"], result["buy_and_hold_curve"]
+    plotext.terminal.limit(width=False, height=False)  # a pipe has a width as well
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("colorless")
+    figure.plot_size(width, CHART_HEIGHT)
+    for points, marker in (
+        (held, plotext.marker("·", "gray")),
+        (curve, plotext.marker("braille", "green" if result["total_pnl_pct"] >= 0 else "red")),
+    ):
+        if points:
+            times = [point["time"] / 1000 for point in points]
+            signal = figure.signal(times, [point["value"] for point in points], marker=marker)
+            signal.lines()
+            figure.draw(signal)
+    _label(figure, [*curve, *held])
+    return Text.from_ansi(figure.build().string().rstrip())
+
+
+def _label(figure: Any, points: Sequence[Json]) -> None:
+    """Dates below and money beside the curve."""
+    times = _spread([point["time"] / 1000 for point in points])
+    days = [datetime.fromtimestamp(at, tz=UTC).strftime("%m-%d %H:%M") for at in times]
+    values = _spread([point["value"] for point in points])
+    figure.ruler("x").ticks(times, days)
+    figure.ruler("y").ticks(values, [f"{value:,.0f}" for value in values])
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    """Evenly spaced numbers from the least to the greatest."""
+    low, high = min(values), max(values)
+    step = (high - low) / (TICKS - 1)
+    return [low + step * number for number in range(TICKS)] if step else [low]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where a test can be looked at; `path` is that of its result, or of itself."""
+
+    api: str
+    documentation: str
+    web_ui: str | None
+    namespace: str
+    workflow_id: str
+    path: str
+
+    @property
+    def workflow(self) -> str:
+        if self.web_ui is None:
+            return self.workflow_id
+        return f"{self.web_ui}/namespaces/{self.namespace}/workflows/{self.workflow_id}"
+
+
+def where_next(view: View, directory: DataDirectory, addresses: Addresses) -> None:
+    """Where to look, what to type, and how to stop."""
+    token = f"$({alphalab_command(directory, 'token')})"
+    view.line()
+    view.line(Text("Where next", style="bold"))
+    view.step("Test", f"{addresses.api}{addresses.path}")
+    view.step("", f'curl -s -H "Authorization: Bearer {token}" {addresses.api}{addresses.path}')
+    view.step("API docs", addresses.documentation)
+    view.step("Workflow", addresses.workflow)
+    view.step("Data", str(directory.path))
+    view.step("Logs", str(directory.logs))
+    view.step("Stop", f"{alphalab_command(directory, 'down')}    (the stack runs until then)")
+
+
+def alphalab_command(directory: DataDirectory, *arguments: str) -> str:
+    """A command line for this directory, as it can be typed here and now."""
+    words = [_program(), *arguments]
+    if directory.path != DEFAULT_DATA_DIR.absolute():
+        words += ["--data-dir", str(directory.path)]
+    return shlex.join(words)
+
+
+def _program() -> str:
+    """`alphalab` where that finds this installation, else the way to it."""
+    installed = Path(sys.executable).with_name("alphalab")
+    if shutil.which("alphalab") == str(installed) or not installed.exists():
+        return "alphalab"
+    here = Path.cwd()
+    return str(installed.relative_to(here) if installed.is_relative_to(here) else installed)
+
+
+def _day(moment: str) -> str:
+    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,240 @@
+"""What the demo shows while it runs: its steps, and how the test stands, event by event."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.spinner import Spinner
+from rich.text import Text
+
+from local.demo_client import Frame, Json
+
+REFRESHES_PER_SECOND = 8
+# Where nothing can be drawn over: a line for every tenth of the test.
+LINES_OF_PROGRESS = 10
+_STEP_WIDTH = 12
+
+Show = Callable[["Standing"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a test stands, as far as its events have told."""
+
+    total_candles: int
+    candles: int = 0
+    equity: float
+    pnl_pct: float = 0.0
+    max_drawdown_pct: float = 0.0
+    trades: int = 0
+    won: int = 0
+    position: Json | None = None
+    decision: Json | None = None
+    trouble: str | None = None
+    pause_reason: str | None = None
+    is_connected: bool = True
+    result_id: str | None = None
+    failure: str | None = None
+
+    def after(self, frame: Frame) -> "Standing":
+        """The standing once an event is known; events that change nothing change nothing."""
+        tell = _CHANGES.get(frame["event"])
+        changes = {} if tell is None else tell(frame["data"])
+        return replace(self, **{"is_connected": True, **changes})
+
+
+def _stats(data: Json) -> Json:
+    return {
+        "candles": data["current_candle"],
+        "equity": data["equity"],
+        "pnl_pct": data["pnl_pct"],
+        "max_drawdown_pct": data["max_drawdown_pct"],
+        "trades": data["trades_total"],
+        "won": data["trades_won"],
+        "position": data["current_position"],
+    }
+
+
+def _error(data: Json) -> Json:
+    """An error that the test survives is followed by a pause."""
+    return {"trouble" if data["recoverable"] else "failure": data["message"]}
+
+
+_CHANGES: Final[Mapping[str, Callable[[Json], dict[str, Any]]]] = MappingProxyType(
+    {
+        "stats_update": _stats,
+        "ai_decision": lambda data: {"decision": data},
+        "session_error": _error,
+        "error": _error,
+        "session_paused": lambda data: {"pause_reason": data["reason"]},
+        "session_resumed": lambda _: {"pause_reason": None, "trouble": None},
+        "session_completed": lambda data: {"result_id": data["result_id"]},
+        "connection_lost": lambda _: {"is_connected": False},
+    }
+)
+
+
+class View:
+    """The screen, or a file or pipe in its place, which gets plain lines."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @property
+    def is_drawn_over(self) -> bool:
+        """Whether what is shown can be replaced: on a terminal that understands how."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
+    def line(self, text: str | Text = "") -> None:
+        """A line that stays, however long: the terminal breaks it, so that it copies well."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def step(self, name: str, what: str) -> None:
+        """Something that the demo has done."""
+        self.line(Text.assemble((f"{name:<{_STEP_WIDTH}}", "bold cyan"), what))
+
+    @contextmanager
+    def waiting(self, describe: Callable[[], str]) -> Iterator[None]:
+        """Say what is waited for while it lasts."""
+        if not self.is_drawn_over:
+            self.line(f"{describe()} ...")
+            yield
+            return
+        spinner = Spinner("dots")
+
+        def drawn() -> RenderableType:
+            spinner.update(text=Text(f"{describe()} ..."))
+            return spinner
+
+        with self._live(drawn):
+            yield
+
+    @contextmanager
+    def watching(self, start: Standing) -> Iterator[Show]:
+        """Show the test as it stands, again and again."""
+        if not self.is_drawn_over:
+            yield _Lines(self, start).show
+            return
+        picture = _Picture(start)
+        with self._live(lambda: picture):
+            yield picture.show
+
+    def _live(self, drawn: Callable[[], RenderableType]) -> Live:
+        return Live(
+            console=self.console,
+            get_renderable=drawn,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+        )
+
+
+class _Picture:
+    """The progress bar and the lines below it."""
+
+    def __init__(self, start: Standing) -> None:
+        self._standing = start
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("candle"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            expand=True,
+        )
+        self._task = self._progress.add_task("", total=start.total_candles)
+
+    def show(self, standing: Standing) -> None:
+        self._standing = standing
+        self._progress.update(self._task, completed=standing.candles)
+
+    def __rich__(self) -> RenderableType:
+        return Group(self._progress, *describe(self._standing))
+
+
+class _Lines:
+    """A line now and then."""
+
+    def __init__(self, view: View, start: Standing) -> None:
+        self._view = view
+        self._shown = start
+
+    def show(self, standing: Standing) -> None:
+        was, self._shown = self._shown, standing
+        tenth = max(1, standing.total_candles // LINES_OF_PROGRESS)
+        if standing.candles // tenth > was.candles // tenth:
+            figures, decision, *_ = describe(standing)
+            self._view.line(f"candle {standing.candles:>4}/{standing.total_candles}  {figures}")
+            self._view.line(f"{'':>12}{decision}")
+        if was.is_connected and not standing.is_connected:
+            self._view.line(_LOST)
+
+
+_LOST = "The connection to the API broke; connecting again ..."
+
+
+def describe(standing: Standing) -> list[Text]:
+    """The figures, the last decision, and what is the matter if anything is; each in one line."""
+    lines = [_figures(standing), _decision(standing)]
+    if not standing.is_connected:
+        lines.append(Text(_LOST, style="yellow"))
+    elif standing.pause_reason is not None:
+        lines.append(Text(f"paused: {standing.trouble or standing.pause_reason}", style="yellow"))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return lines
+
+
+def _figures(standing: Standing) -> Text:
+    position = standing.position
+    held = "no position"
+    if position is not None:
+        held = f"{position['type']} since {price(position['entry_price'])}"
+    return Text.assemble(
+        f"equity {standing.equity:,.2f}  P&L ",
+        signed(standing.pnl_pct, " %"),
+        f"  drawdown {abs(standing.max_drawdown_pct):.2f} %"
+        f"  trades {standing.trades}, {standing.won} won  {held}",
+    )
+
+
+def _decision(standing: Standing) -> Text:
+    decision = standing.decision
+    if decision is None:
+        return Text("no decision yet", style="dim")
+    confidence = decision["confidence"]
+    sure = "" if confidence is None else f" {confidence:.0f} %"
+    reasoning = " ".join(str(decision["reasoning"]).split())
+    return Text.assemble(
+        f"candle {decision['candle_index'] + 1}: ",
+        (f"{decision['action']}{sure}", _ACTION_STYLES.get(decision["action"], "bold")),
+        f"  {reasoning}",
+    )
+
+
+_ACTION_STYLES = MappingProxyType({"LONG": "bold green", "SHORT": "bold red", "HOLD": "dim"})
+
+
+def signed(value: float, unit: str = "") -> Text:
+    """A gain or a loss, coloured where there are colours."""
+    return Text(f"{value:+,.2f}{unit}", style="green" if value >= 0 else "red")
+
+
+def price(value: float) -> str:
+    """A price with as many digits as its size deserves."""
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.6g}"  # noqa: PLR2004
