@@ -21,6 +21,7 @@ from local.data_directory import (
     StackNotRunning,
     StackRunning,
 )
+from local.demo_client import DemoFailed
 from local.issuer import Issuer, issuer_of
 from local.processes import ServerNotStarted, end_leftover
 from local.stack import Stack, StackPlan, command_settings
@@ -33,6 +34,7 @@ LIFETIME = re.compile(r"(\d+)([smhd])")
 LIFETIME_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 EXPECTED_ERRORS = (
+    DemoFailed,
     ServerNotStarted,
     SettingsError,
     StackNotRunning,
@@ -81,6 +83,30 @@ def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
             raise StackNotRunning(f"No stack is running in {directory.path}.")
         end_leftover(supervisor.pid, supervisor.created, seconds=STOP_SECONDS)
         output.print("stopped")
+
+
+@app.command()
+def demo(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    candles: Annotated[
+        Path | None, typer.Option(help="A CSV or Parquet file; without one, a simulated market.")
+    ] = None,
+    asset: Annotated[str | None, typer.Option(help="Such as BTC/USDT.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="Such as 1h.")] = None,
+) -> None:
+    """Run a backtest and watch it: starts the stack if there is none, and leaves it running."""
+    from local.demo import SUBJECT, run_demo  # noqa: PLC0415  (slow to import)
+    from local.demo_market import market_of  # noqa: PLC0415
+
+    directory = DataDirectory(data_dir)
+    with explained_errors():
+        run_demo(
+            directory,
+            market_of(candles, asset=asset, timeframe=timeframe),
+            sign_in=lambda: mint_token(
+                directory, sub=SUBJECT, email=None, lifetime=timedelta(hours=12)
+            ),
+        )
 
 
 @app.command()
