@@ -1,6 +1,7 @@
 """Verifies Clerk session tokens: RS256 JWTs against the issuer's published key set (JWKS)."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -25,6 +26,8 @@ KEYS_MAX_AGE_S = 3_600.0
 # With no key at all nothing can be verified, so the next try comes soon.
 FIRST_FETCH_RETRY_S = 1.0
 FETCH_TIMEOUT_S = 5.0
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 _OPTIONS: Any = {"require": ["exp", "iat", "iss", "sub"], "verify_aud": False}
 
@@ -208,8 +211,8 @@ def _read_key(entry: Any) -> RSAPublicKey | None:
 
 
 def _read_claims(claims: Mapping[str, Any]) -> TokenClaims:
-    if not claims["sub"]:
-        raise TokenRefused("The token has no 'sub' claim.")
+    if not _is_storable(claims["sub"]):
+        raise TokenRefused("The token has no usable 'sub' claim.")
     return TokenClaims(
         subject=claims["sub"],
         email=_text(claims, "email"),
@@ -223,6 +226,11 @@ def _read_claims(claims: Mapping[str, Any]) -> TokenClaims:
 def _text(claims: Mapping[str, Any], *names: str) -> str | None:
     for name in names:
         value = claims.get(name)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and _is_storable(value):
             return value
     return None
+
+
+def _is_storable(text: str) -> bool:
+    """Neither PostgreSQL nor UTF-8 holds the null character and lone surrogates."""
+    return bool(text) and not _UNSTORABLE.search(text)

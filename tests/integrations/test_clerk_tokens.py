@@ -87,6 +87,16 @@ async def test_gives_the_claims_of_a_good_token(
     )
 
 
+async def test_leaves_out_names_that_cannot_be_stored(
+    verifier: TokenVerifier, key: RSAPrivateKey
+) -> None:
+    token = sign(key, email="ada\x00@example.com", first_name="\ud800", last_name="Byron")
+
+    claims = await verifier.verify(token)
+
+    assert claims == TokenClaims(subject="user_1", last_name="Byron")
+
+
 @pytest.mark.parametrize("seconds", [-9, 9])
 async def test_forgives_a_clock_that_is_a_little_off(
     verifier: TokenVerifier, key: RSAPrivateKey, seconds: int
@@ -107,6 +117,8 @@ async def test_forgives_a_clock_that_is_a_little_off(
         ({"iss": None}, "'iss'"),
         ({"sub": None}, "'sub'"),
         ({"sub": ""}, "'sub'"),
+        ({"sub": "user\x00"}, "'sub'"),
+        ({"sub": "user\ud800"}, "'sub'"),
         ({"sub": 7}, "not valid"),
         ({"exp": None}, "'exp'"),
         ({"iat": None}, "'iat'"),
