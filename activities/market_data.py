@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities.contexts import SessionContexts
 from activities.failures import activity_failures
+from activities.heartbeats import heartbeating
 from trading.candles import Candle
 
 
@@ -39,8 +40,9 @@ class MarketDataActivities:
         The whole series is computed at the first call and kept; later calls read it by index.
         """
         with activity_failures():
-            context = await self._contexts.get(input.session_id, input.user_id)
-            frame = await self._contexts.frame(context)
+            async with heartbeating():
+                context = await self._contexts.get(input.session_id, input.user_id)
+                frame = await self._contexts.frame(context)
             return CandleView(
                 candle=frame.candles.candle(input.candle_index),
                 indicators=frame.values(input.candle_index),

@@ -32,8 +32,13 @@ _PERSISTENT = RetryPolicy(
 STEP = ActivityOptions(start_to_close_timeout=timedelta(seconds=10), retry_policy=_PERSISTENT)
 
 # The first call of a session loads its candles and computes its indicators: 50,000 candles with
-# 40 indicators stay below five seconds on a busy machine.
-INDICATORS = ActivityOptions(start_to_close_timeout=timedelta(seconds=20), retry_policy=_PERSISTENT)
+# 40 indicators stay below five seconds on a busy machine; a dead worker is noticed by the
+# heartbeat.
+INDICATORS = ActivityOptions(
+    start_to_close_timeout=timedelta(seconds=20),
+    heartbeat_timeout=timedelta(seconds=5),
+    retry_policy=_PERSISTENT,
+)
 
 # Half a second of candles and one transaction; a dead worker is noticed by the heartbeat.
 CHUNK = ActivityOptions(
