@@ -11,8 +11,9 @@ from local.processes import POLL_SECONDS, ChildProcess, Command, ServerNotStarte
 from local.services import Service
 
 FIRST_DELAY_SECONDS = 0.1
-LONGEST_DELAY_SECONDS = 30.0
-RAN_WELL_SECONDS = 30.0
+LONGEST_DELAY_SECONDS = 10.0
+# By then a child has started and done some work: whatever ends it, it is not its start.
+RAN_WELL_SECONDS = 10.0
 WATCH_SECONDS = 0.1
 START_SECONDS = 60.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
