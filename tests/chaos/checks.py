@@ -142,13 +142,19 @@ def stopped_lines(resumed: Resumed, undisturbed: Outcome, *, closes: bool) -> It
         and result["end_reason"] == "stopped"
         and result["open_position_at_end"] == (standing["is_open"] and not closes),
     )
-    cursor = standing["cursor"]
-    yield _same(
-        f"{who}: the same decisions up to candle {cursor}",
-        resumed.outcome.decisions,
-        undisturbed.decisions[:cursor],
-    )
+    yield _decided_so_far(resumed, undisturbed, who)
     yield from _stopped_trades(resumed, undisturbed, who, closes=closes)
+
+
+def _decided_so_far(resumed: Resumed, undisturbed: Outcome, who: str) -> Line:
+    """A pause may come between a candle and its decision, which a stop then leaves out."""
+    cursor, decisions = resumed.paused.standing["cursor"], resumed.outcome.decisions
+    return Line(
+        claim=f"{who}: the same decisions up to candle {cursor}",
+        seen=f"{len(decisions)}",
+        holds=len(decisions) in {cursor - 1, cursor}
+        and list(decisions) == list(undisturbed.decisions[: len(decisions)]),
+    )
 
 
 def _stopped_trades(
