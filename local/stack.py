@@ -168,7 +168,7 @@ class StackPlan:
         self.settings = {**defaults, **self.settings, **fixed}
         self.addresses = {
             "API": self.api_url,
-            "API documentation": f"{self.api_url}/docs",
+            "API documentation": f"{self.api_url}/api/docs",
             **self.addresses,
             "Temporal": self.settings["TEMPORAL_ADDRESS"],
             "Models": self.settings["OPENROUTER_BASE_URL"],
