@@ -55,6 +55,7 @@ _CODES = {
 }
 
 _SENTENCES = {
+    400: "The request body cannot be read.",
     404: "There is nothing at this address.",
     405: "This address does not answer to that method.",
     413: "The request body is too large.",
@@ -201,13 +202,22 @@ async def _answer_validation_error(request: Request, error: Exception) -> JsonRe
 
 
 def _message(problem: Mapping[str, Any]) -> str:
+    match problem:
+        case {"type": "json_invalid", "ctx": {"error": reason}, "loc": (_, position)}:
+            return f"The body is not JSON: {reason} at character {position}"
+        case {"type": "too_short", "input": str(), "ctx": {"min_length": shortest}}:
+            return f"must have at least {shortest} character{'s' if shortest > 1 else ''}"
+        case {"type": "too_long", "input": str(), "ctx": {"max_length": longest}}:
+            return f"must have at most {longest} characters"
     return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _summary(problems: Sequence[Mapping[str, Any]]) -> str:
     if not problems:
         return "The request is not valid."
-    path = ".".join(str(part) for part in problems[0]["loc"][1:])
+    parts = problems[0]["loc"][1:]
+    # The place of a fault in the JSON itself is a character, not a field.
+    path = "" if parts and isinstance(parts[0], int) else ".".join(str(part) for part in parts)
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{path}: {problems[0]['msg']}{more}" if path else f"{problems[0]['msg']}{more}"
 

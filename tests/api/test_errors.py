@@ -55,7 +55,38 @@ async def test_a_body_that_is_no_json_is_422(ada: Person) -> None:
         "/api/agents", content=b"{nope", headers={"Content-Type": "application/json"}
     )
 
-    error_of(answer, 422, "VALIDATION_ERROR")
+    body = error_of(answer, 422, "VALIDATION_ERROR")
+    assert body["detail"].startswith("The body is not JSON: Expecting property name")
+    assert body["detail"].endswith("at character 1")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"label": "\xff"}', "The request body cannot be read."),
+        (b"[" * 100_000, "The request body cannot be read."),
+    ],
+)
+async def test_a_body_that_cannot_be_read_is_400(
+    ada: Person, content: bytes, sentence: str
+) -> None:
+    answer = await ada.http.post(
+        "/api/agents", content=content, headers={"Content-Type": "application/json"}
+    )
+
+    assert error_of(answer, 400, "BAD_REQUEST")["detail"] == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("A", "must have at least 2 characters"), ("A" * 101, "must have at most 100 characters")],
+)
+async def test_a_text_of_a_wrong_length_is_counted_in_characters(
+    ada: Person, name: str, sentence: str
+) -> None:
+    body = error_of(await ada.post("/api/agents", {"name": name}), 422, "VALIDATION_ERROR")
+
+    assert body["detail"].startswith(f"name: {sentence}")
 
 
 async def test_a_body_over_the_limit_is_413_whether_announced_or_not(ada: Person) -> None:
