@@ -114,7 +114,7 @@ async def get_indicators(
     services: InjectedServices, user: CurrentUser, wanted: Annotated[IndicatorsQuery, Query()]
 ) -> IndicatorsAnswer:
     """Indicator values candle by candle; `indicators` may repeat or be separated by commas."""
-    plan = checked_plan(wanted.indicators, [])
+    plan = checked_plan(wanted.indicators, [], part="query")
     return _answer(await find_indicators(services.database, services.frames, user.id, wanted, plan))
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from api.schemas.base import Filters, Page, RequestBody, Search, Shape, Text
 from db.models.agents import AgentRecord, AgentVersionRecord
@@ -24,8 +24,16 @@ Prompt = Annotated[
 Identifier = Annotated[Text, Field(min_length=1, max_length=100)]
 
 
+def _no_time(name: str) -> str:
+    if name == "time":
+        raise ValueError("is what a candle's own time is called; choose another name")
+    return name
+
+
 class CustomIndicatorBody(RequestBody):
-    name: Annotated[Text, Field(min_length=1, max_length=50, examples=["stretch"])]
+    name: Annotated[
+        Text, AfterValidator(_no_time), Field(min_length=1, max_length=50, examples=["stretch"])
+    ]
     formula: Annotated[Text, Field(min_length=1, max_length=500)] = Field(
         examples=["(close - sma_50) / atr_14"]
     )

@@ -47,6 +47,15 @@ async def test_names_are_unique_among_the_living(ada: Person, bob: Person) -> No
         ({"indicators": ["rsi_14", "tea_leaves"]}, ["body", "indicators", 1]),
         ({"indicators": ["rsi_501"]}, ["body", "indicators", 0]),
         ({"indicators": [f"rsi_{n}" for n in range(2, 50)]}, ["body", "indicators"]),
+        ({"indicators": ["rsi_14"] * 100_000}, ["body", "indicators"]),
+        (
+            {"custom_indicators": [{"name": "same", "formula": "close"}] * 10_000},
+            ["body", "custom_indicators"],
+        ),
+        (
+            {"custom_indicators": [{"name": "time", "formula": "close"}]},
+            ["body", "custom_indicators", 0, "name"],
+        ),
         ({"strategy_prompt": "buy low"}, ["body", "strategy_prompt"]),
         ({"strategy_prompt": "x" * 4001}, ["body", "strategy_prompt"]),
         (

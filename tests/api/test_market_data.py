@@ -135,7 +135,8 @@ async def test_unknown_indicators_and_bad_formulas_are_refused(ada: Person) -> N
         "/api/data/indicators", SPAN | {"indicators": ["rsi"], "custom_indicators": formula}
     )
 
-    error_of(unknown, 422, "VALIDATION_ERROR")
+    where = error_of(unknown, 422, "VALIDATION_ERROR")["errors"][0]["loc"]
+    assert where == ["query", "indicators", 0]
     place = error_of(bad, 422, "VALIDATION_ERROR")["errors"][0]["loc"]
     assert place == ["body", "custom_indicators", 0, "formula", 7]
 
