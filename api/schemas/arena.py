@@ -196,7 +196,7 @@ class SessionOut(Shape):
                 "elapsed_seconds": elapsed_seconds(session),
                 "current_equity": session.starting_capital if equity is None else equity,
                 "current_pnl_pct": pnl or 0.0,
-                "max_drawdown_pct": -abs(session.max_drawdown_pct or 0.0),
+                "max_drawdown_pct": 0.0 - abs(session.max_drawdown_pct or 0.0),
                 "win_rate": win_rate(session),
                 "error": _error(session),
             }
