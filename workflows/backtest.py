@@ -26,7 +26,14 @@ with workflow.unsafe.imports_passed_through():
         StepInput,
     )
     from trading.simulation import SimulationState
-    from workflows import policies
+    from workflows.policies import (
+        CHUNK,
+        DECISION,
+        FINISH,
+        INDICATORS,
+        PLAYBACK_DELAY,
+        STEP,
+    )
 
 STATUS = SearchAttributeKey.for_keyword("AlphaStatus")
 PNL_PCT = SearchAttributeKey.for_float("AlphaPnlPct")
@@ -111,7 +118,7 @@ class BacktestWorkflow:
 
     @workflow.signal
     def set_speed(self, control: Control) -> None:
-        if control.speed in policies.PLAYBACK_DELAY:
+        if control.speed in PLAYBACK_DELAY:
             self._receive("speed", control)
         else:
             workflow.logger.warning("ignored an unknown speed")
@@ -160,7 +167,7 @@ class BacktestWorkflow:
             SessionActivities.claim,
             ClaimInput(session_id=self._params.session_id, user_id=self._params.user_id),
             summary="claim the session",
-            **policies.STEP,
+            **STEP,
         )
         self._claim, self._state = claim, claim.state
         self._decision_due = claim.decision_due
@@ -196,7 +203,7 @@ class BacktestWorkflow:
                 candle_index=index,
             ),
             summary=f"candle {index}: indicators",
-            **policies.INDICATORS,
+            **INDICATORS,
         )
         self._state = await workflow.execute_activity_method(
             SessionActivities.execute_step,
@@ -208,7 +215,7 @@ class BacktestWorkflow:
                 view=view,
             ),
             summary=f"candle {index}: step",
-            **policies.STEP,
+            **STEP,
         )
         self._decision_due = claim.cadence.is_due(index) and self._state.ended is None
 
@@ -223,7 +230,7 @@ class BacktestWorkflow:
                 stop=min(claim.cadence.next_due(index), claim.total_candles),
             ),
             summary=f"candles from {index}",
-            **policies.CHUNK,
+            **CHUNK,
         )
 
     async def _decide(self, claim: ClaimResult, index: int) -> None:
@@ -238,7 +245,7 @@ class BacktestWorkflow:
             ),
             task_queue=decision_queue(workflow.info().task_queue),
             summary=f"candle {index}: decision",
-            **policies.DECISION,
+            **DECISION,
         )
         try:
             outcome = await self._unless_stopped(request)
@@ -293,7 +300,7 @@ class BacktestWorkflow:
             SessionActivities.record_control,
             control.owned_by(claim.epoch, self._require_state().next_candle),
             summary=control.kind,
-            **policies.STEP,
+            **STEP,
         )
 
     def _apply(self, outcome: ControlResult) -> None:
@@ -306,7 +313,7 @@ class BacktestWorkflow:
 
     async def _wait_for_playback(self) -> None:
         """The pause between two candles, cut short by any signal."""
-        delay = policies.PLAYBACK_DELAY[self._speed]
+        delay = PLAYBACK_DELAY[self._speed]
         if delay and not self._inbox:
             await _until(lambda: bool(self._inbox), delay)
 
@@ -325,7 +332,7 @@ class BacktestWorkflow:
                 state=self._require_state(),
             ),
             summary="result",
-            **policies.FINISH,
+            **FINISH,
         )
         workflow.upsert_search_attributes(
             [STATUS.value_set("completed"), PNL_PCT.value_set(finished.final_pnl_pct)]
@@ -351,7 +358,7 @@ class BacktestWorkflow:
                 message=_failure_message(e),
             ),
             summary="failure",
-            **policies.STEP,
+            **STEP,
         )
         raise ApplicationError(_failure_message(e), type=_failure_type(e)) from e
 
