@@ -209,7 +209,8 @@ def _message(problem: Mapping[str, Any]) -> str:
             return f"must have at least {shortest} character{'s' if shortest > 1 else ''}"
         case {"type": "too_long", "input": str(), "ctx": {"max_length": longest}}:
             return f"must have at most {longest} characters"
-    return str(problem["msg"]).removeprefix("Value error, ")
+        case _:
+            return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _summary(problems: Sequence[Mapping[str, Any]]) -> str:
