@@ -67,6 +67,8 @@ class SessionContexts:
         return await self._loaded(context.user_id, key)
 
     async def _loaded(self, user_id: UUID, key: FrameKey) -> MarketFrame:
+        if (frame := self._frames.cached(key)) is not None:
+            return frame
         # Loaded once for all who wait for it: one of them that is cancelled leaves it running,
         # and its connection is not torn out of the middle of a COPY.
         return await asyncio.shield(self._frames.get(user_id, key))

@@ -85,9 +85,13 @@ class MarketFrames:
         )
         self._loading: dict[FrameKey, asyncio.Lock] = {}
 
+    def cached(self, key: FrameKey) -> MarketFrame | None:
+        """The frame of `key`, if it is at hand."""
+        return self._cache.get(key)
+
     async def get(self, user_id: UUID, key: FrameKey) -> MarketFrame:
         """Return the frame of `key`, whose data set the user may read."""
-        if (cached := self._cache.get(key)) is not None:
+        if (cached := self.cached(key)) is not None:
             return cached
         async with self._loading.setdefault(key, asyncio.Lock()):
             if (cached := self._cache.get(key)) is None:
