@@ -318,12 +318,23 @@ def start_in_background(directory: DataDirectory) -> subprocess.Popen[bytes]:
             env=python_environment({}),
             start_new_session=True,
         )
+    try:
+        _wait_until_ready(directory, supervisor, log_file)
+    except BaseException:  # Ctrl-C as well: nobody asked for half a stack that goes on
+        supervisor.terminate()
+        supervisor.wait()
+        raise
+    return supervisor
+
+
+def _wait_until_ready(
+    directory: DataDirectory, supervisor: subprocess.Popen[bytes], log_file: Path
+) -> None:
     deadline = time.monotonic() + BACKGROUND_START_SECONDS
     while directory.record.state != "ready" or not directory.is_running:
         if supervisor.poll() is not None or time.monotonic() > deadline:
             raise ServerNotStarted(f"The stack did not start.\n{log_tail(log_file)}")
         time.sleep(0.1)
-    return supervisor
 
 
 def _asked_port(port: int) -> int:
