@@ -87,7 +87,7 @@ def run_demo(
 def _ensure_stack(directory: DataDirectory, view: View) -> None:
     began = time.monotonic()
     if _has_ready_stack(directory, view):
-        view.step("Stack", f"running already in {directory.path}, and used")
+        view.step("Stack", f"already running in {directory.path}, so the demo uses it")
         return
 
     def describe() -> str:
@@ -96,11 +96,8 @@ def _ensure_stack(directory: DataDirectory, view: View) -> None:
 
     with view.waiting(describe):
         start_in_background(directory)
-    view.step(
-        "Stack",
-        f"started in {directory.path} ({time.monotonic() - began:.0f} s); it keeps running until "
-        f"`{alphalab_command(directory, 'down')}`",
-    )
+    view.step("Stack", f"started in {directory.path} in {time.monotonic() - began:.0f} s")
+    view.step("", f"it keeps running: `{alphalab_command(directory, 'down')}` stops it")
 
 
 def _has_ready_stack(directory: DataDirectory, view: View) -> bool:
@@ -143,7 +140,12 @@ class _Demo:
 
     async def run(self, candles: int) -> None:
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as http:
-            client = ApiClient(http, api_url=self._record.addresses["API"], token=self._token)
+            client = ApiClient(
+                http,
+                api_url=self._record.addresses["API"],
+                token=self._token,
+                on_waiting=lambda: self._view.line("The API is away for the moment; waiting ..."),
+            )
             await self._sign_in(client)
             brain = await self._find_brain(client)
             agent = await self._ensure_agent(client, brain)
@@ -272,24 +274,33 @@ class _Demo:
         path = f"/api/results/{result_id}"
         result = (await client.get(path))["result"]
         trades = (await client.get(f"{path}/trades", limit=TRADES_READ))["trades"]
-        report(self._view, result, trades, is_simulated_model=brain.is_simulated, seconds=seconds)
-        where_next(self._view, self._directory, self._addresses(session, path))
+        report(
+            self._view,
+            result,
+            trades,
+            file=self._market.file,
+            is_simulated_model=brain.is_simulated,
+            seconds=seconds,
+        )
+        where_next(self._view, self._directory, self._addresses(session, "Result", path))
 
-    def _addresses(self, session: Json, result_path: str | None) -> Addresses:
+    def _addresses(self, session: Json, what: str, path: str) -> Addresses:
         namespace = TemporalSettings.model_fields["temporal_namespace"].default
         return Addresses(
+            what=what,
+            path=path,
             api=self._record.addresses["API"],
             documentation=self._record.addresses["API documentation"],
             web_ui=self._record.addresses.get("Temporal Web UI"),
             namespace=self._record.settings.get("TEMPORAL_NAMESPACE", namespace),
             workflow_id=session["workflow_id"],
-            path=result_path or f"/api/arena/backtest/{session['id']}",
         )
 
     def _say_goodbye(self, session: Json) -> None:
         self._view.line()
         self._view.line("You left; the backtest goes on to its end without you.")
-        where_next(self._view, self._directory, self._addresses(session, None))
+        path = f"/api/arena/backtest/{session['id']}"
+        where_next(self._view, self._directory, self._addresses(session, "Backtest", path))
 
 
 async def _ensure_key(client: ApiClient, secret: str) -> Json:

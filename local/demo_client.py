@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -29,12 +29,20 @@ class DemoFailed(RuntimeError):
 
 
 class ApiClient:
-    """A signed-in user of the API, who waits where it is away for a moment."""
+    """A signed-in user of the API, who waits where it is away for a moment, and says so."""
 
-    def __init__(self, http: httpx.AsyncClient, *, api_url: str, token: str) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        api_url: str,
+        token: str,
+        on_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         self._http = http
         self._api_url = api_url
         self._token = token
+        self._on_waiting = on_waiting
 
     async def get(self, path: str, **query: str | int) -> Json:
         """The body of a 2xx. Raises `DemoFailed`, as all of these do."""
@@ -91,11 +99,15 @@ class ApiClient:
             return
 
     async def _call(self, method: str, path: str, **content: Any) -> Json:
+        answer = await self._ask(method, path, **content)
+        if answer is None:
+            self._on_waiting()
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while (answer := await self._ask(method, path, **content)) is None:
+        while answer is None:
             if time.monotonic() > deadline:
                 raise _away(self._api_url)
             await asyncio.sleep(RETRY_SECONDS)
+            answer = await self._ask(method, path, **content)
         return _body(answer)
 
     async def _ask(self, method: str, path: str, **content: Any) -> httpx.Response | None:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,8 @@ TRADES_SHOWN = 8
 CHART_HEIGHT = 16
 CHART_WIDTH_LIMIT = 110
 TICKS = 5
+# Columns from which on a trade is told in full.
+WIDE = 100
 
 
 def report(
@@ -29,22 +30,24 @@ def report(
     result: Json,
     trades: Sequence[Json],
     *,
+    file: Path | None,
     is_simulated_model: bool,
     seconds: float,
 ) -> None:
-    """The figures, the last trades and the equity curve."""
+    """The figures, the last trades and the equity curve; `file` is where the candles are from."""
     view.line()
     view.line(_title(result, seconds))
     view.line()
-    view.console.print(_figures(result, is_simulated_model=is_simulated_model))
+    view.console.print(_figures(figures(result, file=file, is_simulated_model=is_simulated_model)))
     view.line()
     view.line(Text(_heading(trades), style="bold"))
     if trades:
-        view.console.print(_trades(trades[-TRADES_SHOWN:]))
-    view.line()
-    width = min(view.console.width, CHART_WIDTH_LIMIT)
-    view.line(Text("Equity", style="bold") + Text(" (dots: buy & hold)", style="dim"))
-    view.console.print(equity_chart(result, width=width), no_wrap=True, crop=True)
+        view.console.print(_trades(trades[-TRADES_SHOWN:], width=view.console.width))
+    if result["equity_curve"] and view.console.encoding.startswith("utf"):
+        view.line()
+        view.line(Text.assemble(("Equity", "bold"), (" and, dotted, buy & hold", "dim")))
+        width = min(view.console.width, CHART_WIDTH_LIMIT)
+        view.console.print(equity_chart(result, width=width), no_wrap=True, crop=True)
 
 
 def _title(result: Json, seconds: float) -> Text:
@@ -56,16 +59,18 @@ def _title(result: Json, seconds: float) -> Text:
     )
 
 
-def _figures(result: Json, *, is_simulated_model: bool) -> Table:
+def _figures(named: Iterable[tuple[str, Text]]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
-    for name, value in figures(result, is_simulated_model=is_simulated_model):
+    for name, value in named:
         table.add_row(name, value)
     return table
 
 
-def figures(result: Json, *, is_simulated_model: bool) -> Iterable[tuple[str, Text]]:
+def figures(
+    result: Json, *, file: Path | None, is_simulated_model: bool
+) -> Iterable[tuple[str, Text]]:
     """What a test came to, name and value, in the order of interest."""
     costs = result["costs"]
     money = f"{result['starting_capital']:,.2f} to {result['ending_capital']:,.2f}"
@@ -84,11 +89,11 @@ def figures(result: Json, *, is_simulated_model: bool) -> Iterable[tuple[str, Te
     yield "Profit factor", _ratio(result["profit_factor"])
     yield "Fees", Text(f"{costs['fees']:,.2f}")
     yield "Slippage", Text(f"{costs['slippage']:,.2f}")
-    unpaid = ", at simulated prices: nothing was paid" if is_simulated_model else ""
-    yield "Model cost", Text(f"{costs['model_usd']:.4f} USD, {result['tokens']:,} tokens{unpaid}")
+    unpaid = ", simulated: nothing was paid" if is_simulated_model else ""
+    yield "Model cost", Text(f"{costs['model_usd']:.4f} USD{unpaid} ({result['tokens']:,} tokens)")
     yield "Invalid replies", Text(str(result["invalid_replies"]))
     yield "Ambiguous", Text(_ambiguity(result["ambiguous_candles"]))
-    yield "Market", _origin(result["data_source"])
+    yield "Market", _market(result["data_source"], file)
     yield "Model", _model(result["model"], is_simulated=is_simulated_model)
 
 
@@ -108,18 +113,18 @@ def _few_days(result: Json) -> Text:
 
 def _ambiguity(candles: int) -> str:
     what = "candle" if candles == 1 else "candles"
-    return f"{candles} {what} reached stop and target both; the stop was taken"
+    return f"{candles} {what} with both stop and target in reach; the stop counts"
 
 
-def _origin(source: str | None) -> Text:
+def _market(source: str | None, file: Path | None) -> Text:
     if source == SIMULATED_SOURCE:
         return Text("SIMULATED: a seeded random walk, no real prices", style="yellow")
-    return Text(f"candles of your file ({source})")
+    return Text(f"{source}: {file}" if file else str(source))
 
 
 def _model(model: str, *, is_simulated: bool) -> Text:
     if is_simulated:
-        return Text(f"SIMULATED: {model} follows fixed rules, no language model", style="yellow")
+        return Text(f"SIMULATED: {model}, fixed rules, no language model", style="yellow")
     return Text(model)
 
 
@@ -130,29 +135,42 @@ def _heading(trades: Sequence[Json]) -> str:
     return "The trade" if len(trades) == 1 else f"The last {shown} of {len(trades)} trades"
 
 
-def _trades(trades: Sequence[Json]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("#", "side", "entered", "price", "left at", "held", "by", "P&L", "on margin"):
-        is_number = name in {"#", "price", "left at", "held", "P&L", "on margin"}
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+def _trades(trades: Sequence[Json], *, width: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    shown = [name for name in _COLUMNS if width >= WIDE or name not in _WIDE_COLUMNS]
+    for name in shown:
+        table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=True)
     for trade in trades:
-        table.add_row(*_trade(trade))
+        cells = _trade(trade)
+        table.add_row(*(cells[name] for name in shown))
     return table
 
 
-def _trade(trade: Json) -> Iterable[str | Text]:
-    yield str(trade["trade_number"])
-    yield Text(trade["type"], style="green" if trade["type"] == "long" else "red")
-    yield datetime.fromisoformat(trade["entry_time"]).strftime("%m-%d %H:%M")
-    yield price(trade["entry_price"])
+_COLUMNS: Final = (
+    *("#", "side", "entered", "price", "left at", "held", "left by", "P&L", "on margin"),
+)
+_WORDS: Final = frozenset({"side", "entered", "left by"})
+_WIDE_COLUMNS: Final = frozenset({"held", "on margin"})
+
+
+def _trade(trade: Json) -> dict[str, str | Text]:
+    """What the table says of a trade, by column."""
+    cells: dict[str, str | Text] = dict.fromkeys(_COLUMNS, "")
+    cells |= {
+        "#": str(trade["trade_number"]),
+        "side": Text(trade["type"], style="green" if trade["type"] == "long" else "red"),
+        "entered": datetime.fromisoformat(trade["entry_time"]).strftime("%m-%d %H:%M"),
+        "price": price(trade["entry_price"]),
+    }
     if trade["exit_price"] is None:
-        yield from ("open", "", "", "", "")
-        return
-    yield price(trade["exit_price"])
-    yield trade["duration_display"]
-    yield trade["exit_type"].replace("_", " ")
-    yield signed(trade["pnl_amount"])
-    yield signed(trade["pnl_pct"], " %")
+        return cells | {"left by": "still open"}
+    return cells | {
+        "left at": price(trade["exit_price"]),
+        "held": trade["duration_display"],
+        "left by": trade["exit_type"].replace("_", " "),
+        "P&L": signed(trade["pnl_amount"]),
+        "on margin": signed(trade["pnl_pct"], " %"),
+    }
 
 
 def equity_chart(result: Json, *, width: int) -> Text:
@@ -196,14 +214,15 @@ def _spread(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where a test can be looked at; `path` is that of its result, or of itself."""
+    """Where a test can be looked at; `path` is that of its result, or, unfinished, of itself."""
 
+    what: str
+    path: str
     api: str
     documentation: str
     web_ui: str | None
     namespace: str
     workflow_id: str
-    path: str
 
     @property
     def workflow(self) -> str:
@@ -217,13 +236,13 @@ def where_next(view: View, directory: DataDirectory, addresses: Addresses) -> No
     token = f"$({alphalab_command(directory, 'token')})"
     view.line()
     view.line(Text("Where next", style="bold"))
-    view.step("Test", f"{addresses.api}{addresses.path}")
+    view.step(addresses.what, f"{addresses.api}{addresses.path}")
     view.step("", f'curl -s -H "Authorization: Bearer {token}" {addresses.api}{addresses.path}')
     view.step("API docs", addresses.documentation)
     view.step("Workflow", addresses.workflow)
     view.step("Data", str(directory.path))
     view.step("Logs", str(directory.logs))
-    view.step("Stop", f"{alphalab_command(directory, 'down')}    (the stack runs until then)")
+    view.step("Stop", f"{alphalab_command(directory, 'down')}  (the stack runs until then)")
 
 
 def alphalab_command(directory: DataDirectory, *arguments: str) -> str:

@@ -232,7 +232,8 @@ _ACTION_STYLES = MappingProxyType({"LONG": "bold green", "SHORT": "bold red", "H
 
 def signed(value: float, unit: str = "") -> Text:
     """A gain or a loss, coloured where there are colours."""
-    return Text(f"{value:+,.2f}{unit}", style="green" if value >= 0 else "red")
+    rounded = round(value, 2) + 0.0  # no -0.00
+    return Text(f"{rounded:+,.2f}{unit}", style="green" if rounded >= 0 else "red")
 
 
 def price(value: float) -> str:
