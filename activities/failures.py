@@ -111,7 +111,13 @@ def _another_attempt_helps(e: DBAPIError | postgres.Error) -> bool:
     """PostgreSQL is away, asks to try again, or a twin attempt won the race for a unique key."""
     cause = e.orig if isinstance(e, DBAPIError) else e
     return isinstance(
-        cause, postgres.OperationalError | postgres.InterfaceError | postgres.UniqueViolation
+        cause,
+        postgres.OperationalError
+        | postgres.InterfaceError
+        | postgres.UniqueViolation
+        | postgres.ReadOnlySqlTransaction  # a failover under way
+        | postgres.IdleInTransactionSessionTimeout
+        | postgres.TransactionTimeout,
     )
 
 

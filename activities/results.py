@@ -119,7 +119,10 @@ async def _finish(
     if locked.result_id is not None and stored is not None:
         state = STATE.validate_json(await steps.latest_state(context.session_id) or "")
         return _result(context, state), stored
-    last = _last_step(input.state, frame, context, locked)
+    # A decision that a stop cancelled after its commit is in no state that the workflow has seen.
+    latest = await steps.latest_state(context.session_id)
+    state = input.state if latest is None else STATE.validate_json(latest)
+    last = _last_step(state, frame, context, locked)
     ended = Ended(step=last, reason=_end_reason(last.state, locked))
     measured = await measure(session, context, frame, ended)
     row = await _write_end(session, context, frame, locked, _End(ended=ended, measured=measured))

@@ -16,7 +16,6 @@ from events.payloads import (
     candle_payload,
     open_position_payload,
     override_payload,
-    percent,
     position_closed_payload,
     position_opened_payload,
     rejection_payload,
@@ -265,6 +264,6 @@ def closed_trade(session_id: UUID, trade: Trade, reasons: Reasons) -> TradeRow:
         exit_reasoning=reasons.of_exit(trade),
         gross_pnl=trade.gross_pnl,
         pnl_amount=trade.pnl_amount,
-        pnl_pct=percent(trade.pnl_fraction),
+        pnl_pct=clamped_percent(trade.pnl_fraction),
         ambiguous=trade.ambiguous,
     )

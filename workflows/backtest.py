@@ -293,6 +293,7 @@ class BacktestWorkflow:
                 self._inbox.pop(0)
             if self._stopping or not self._paused:
                 return
+            self._continue_as_new_when_suggested()
             await workflow.wait_condition(lambda: bool(self._inbox))
 
     async def _record(self, claim: ClaimResult, control: ControlInput) -> ControlResult:

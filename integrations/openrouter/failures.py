@@ -64,7 +64,7 @@ def redacted(text: str, api_key: str | None) -> str:
     """`text`, shortened, without the key or anything that looks like one."""
     if api_key:
         text = text.replace(api_key, "[key]")
-    return _KEY_LIKE.sub("[key]", text)[:_MAX_MESSAGE]
+    return _KEY_LIKE.sub("[key]", text.replace("\0", ""))[:_MAX_MESSAGE]
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+# Nobody pays for more; two calls of it still fit an INTEGER.
+_MOST_TOKENS = 1_000_000_000
+
 ResponseFormat = Literal["json_schema", "json_object"]
 
 
@@ -112,12 +115,13 @@ def model_info_from(payload: object) -> ModelInfo | None:
 
 
 def text_of(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    # PostgreSQL holds no NUL: a paid reply must not be lost over one.
+    return value.replace("\0", "") if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int:
     amount = _amount(value)
-    return 0 if amount is None else int(amount)
+    return 0 if amount is None else int(min(amount, _MOST_TOKENS))
 
 
 def _amount(value: object) -> float | None:
