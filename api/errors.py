@@ -29,8 +29,9 @@ from trading.errors import InvalidCandles, InvalidFormula, TradingError
 
 Location = Sequence[str | int]
 
-# What PostgreSQL and Redis fail with when they are away, or too busy to answer.
-_UNREACHABLE = (
+# What others fail with when they are away, or too busy to answer.
+UNREACHABLE = (
+    IntegrationError,
     OperationalError,
     InterfaceError,
     PoolTimeout,
@@ -140,8 +141,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(TradingError, _answer_trading_error)
-    app.add_exception_handler(IntegrationError, _answer_integration_error)
-    for unreachable in _UNREACHABLE:
+    for unreachable in UNREACHABLE:
         app.add_exception_handler(unreachable, _answer_unreachable)
 
 
@@ -164,6 +164,15 @@ def internal_error() -> ApiError:
         "INTERNAL_ERROR",
         "Something went wrong on our side. Quote the request_id when you report it.",
     )
+
+
+def unavailable(error: Exception) -> Unavailable:
+    """Say that something does not answer; `error` is one of `UNREACHABLE`."""
+    if isinstance(error, IntegrationError):
+        return Unavailable(str(error), retry_after=getattr(error, "retry_after", None))
+    _logger.warning("dependency_unreachable", error=type(error).__name__)
+    name = "database" if isinstance(error, SQLAlchemyError) else "service"
+    return Unavailable(f"A {name} we depend on does not answer. Try again soon.")
 
 
 def translate_trading_error(error: TradingError, location: Location = ()) -> Invalid:
@@ -228,13 +237,5 @@ async def _answer_trading_error(request: Request, error: Exception) -> JsonRespo
     return _respond(request, translate_trading_error(error))
 
 
-async def _answer_integration_error(request: Request, error: Exception) -> JsonResponse:
-    assert isinstance(error, IntegrationError)  # noqa: S101
-    retry_after = getattr(error, "retry_after", None)
-    return _respond(request, Unavailable(str(error), retry_after=retry_after))
-
-
 async def _answer_unreachable(request: Request, error: Exception) -> JsonResponse:
-    _logger.warning("dependency_unreachable", error=type(error).__name__)
-    name = "database" if isinstance(error, SQLAlchemyError) else "service"
-    return _respond(request, Unavailable(f"A {name} we depend on does not answer. Try again soon."))
+    return _respond(request, unavailable(error))

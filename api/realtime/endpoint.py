@@ -11,7 +11,15 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api.dependencies import Services, services_of, sign_in
-from api.errors import ApiError, Invalid, NotFound, Unauthorized, error_response
+from api.errors import (
+    UNREACHABLE,
+    ApiError,
+    Invalid,
+    NotFound,
+    Unauthorized,
+    error_response,
+    unavailable,
+)
 from api.realtime.commands import RATE_LIMITED, Commands, SocketAbused
 from api.realtime.opening import Opening
 from api.realtime.relay import TooManyWatchers
@@ -63,6 +71,8 @@ async def watch_session(socket: WebSocket, session_id: str, session_type: str) -
         await _refuse(socket, ApiError(429, "RATE_LIMITED", "Too many connections to this test."))
     except HTTPException as e:
         await _refuse(socket, e)
+    except UNREACHABLE as e:
+        await _refuse(socket, unavailable(e))
 
 
 async def _converse(

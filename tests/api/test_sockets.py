@@ -5,9 +5,11 @@ import io
 import random
 from collections.abc import AsyncIterator
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -15,8 +17,9 @@ from websockets.exceptions import InvalidStatus
 from api.realtime import watcher as watcher_module
 from events.channels import session_stream
 from observability import configure_logging
+from settings import ApiSettings
 from tests.api.sockets import SET_STATUS, Address, Client, Tape, recorded, serving
-from tests.api.world import Person, World
+from tests.api.world import Person, World, opened_world
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 COMPLETED = {
@@ -79,6 +82,20 @@ class TestHandshake:
                 await asyncio.sleep(0.02)
         for connection in connections:
             await connection.close()
+
+    async def test_a_database_that_is_away_is_503(
+        self, settings: ApiSettings, world: World, tmp_path: Path
+    ) -> None:
+        nowhere = SecretStr(f"postgresql://nobody@/none?host={tmp_path}")
+        lost = settings.model_copy(update={"database_url": nowhere})
+        async with (
+            opened_world(lost, world.issuer, world.issuer_url) as stranded,
+            serving(stranded) as address,
+            stranded.person() as person,
+        ):
+            body = await refusal(address.url(NOBODY, f"token={person.token}"), 503)
+
+        assert '"error_code":"UPSTREAM_UNAVAILABLE"' in body
 
     async def test_refusals_come_as_close_codes_to_those_who_ask(
         self, world: World, address: Address, tape: Tape, ada: Person
