@@ -31,6 +31,7 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "text",
     [
+        f"the protocol was alphalab, {TOKEN}",
         f"key {KEY} refused",
         f'GET /ws/backtest/1?token={TOKEN} "accepted"',
         "GET /ws/backtest/1?last_seq=4&token=opaque-token HTTP/1.1",
