@@ -44,6 +44,7 @@ def _arguments() -> tuple[Plan, bool]:
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(2)))
     parser.add_argument("--model", default=usual.model, help="such as simulated/flip:delay-5")
     parser.add_argument("--interval", type=int, default=1, help="candles between two decisions")
+    parser.add_argument("--leniency", type=float, default=1.0, help="factor for limits of time")
     parser.add_argument("--keep", action="store_true", help="leave the stack's files")
     given = parser.parse_args()
     plan = Plan(candles=given.candles, seed=given.seed, model=given.model, interval=given.interval)

@@ -40,26 +40,34 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakenUp:
+    """What became of the three: resumed, stopped with closing, stopped without."""
+
+    resumed: Resumed
+    closed: Resumed
+    kept: Resumed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bystanders:
     """The same test four times: undisturbed, and paused to be resumed, stopped, or left open."""
 
     track: Track
-    agent_id: str
     undisturbed: Outcome
     paused: Sequence[Paused]
 
-    async def resume(self) -> Resumed:
-        return await self._go_on(self.paused[0], "resume")
-
-    async def stop_and_close(self) -> Resumed:
-        return await self._go_on(self.paused[1], "stop", {"close_position": True})
-
-    async def stop_and_keep(self) -> Resumed:
-        return await self._go_on(self.paused[2], "stop", {"close_position": False})
-
-    async def _go_on(self, paused: Paused, what: str, body: Json | None = None) -> Resumed:
-        track, session_id = self.track, paused.session_id
+    async def take_up(self) -> TakenUp:
+        """See that they have not moved, and end each in its way."""
         await asyncio.sleep(LOOK_SECONDS)
+        first, second, third = self.paused
+        return TakenUp(
+            resumed=await self._end(first, "resume"),
+            closed=await self._end(second, "stop", {"close_position": True}),
+            kept=await self._end(third, "stop", {"close_position": False}),
+        )
+
+    async def _end(self, paused: Paused, what: str, body: Json | None = None) -> Resumed:
+        track, session_id = self.track, paused.session_id
         later = await track.database.standing(session_id)
         shown = await track.person.session(session_id)
         answer = await track.person.control(session_id, what, body)
@@ -83,7 +91,6 @@ async def paused_bystanders(track: Track) -> Bystanders:
     random = Random(track.plan.seed)
     return Bystanders(
         track=track,
-        agent_id=agent_id,
         undisturbed=await track.outcome(session_id),
         paused=[
             await _paused(track, agent_id, random.randrange(candles // 4, candles * 3 // 4))

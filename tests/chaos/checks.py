@@ -20,6 +20,8 @@ STANDSTILL_LIMIT_SECONDS = {
     "redis": 5.0,
     "api": 5.0,
     "postgres": 20.0,
+    "temporal": 20.0,
+    "simulators": 20.0,
     "everything": 60.0,
 }
 # A decision that was interrupted belongs to the candle stepped last before the kill, or, when the
@@ -45,11 +47,12 @@ class Standstill:
     client_seconds: float
 
 
-def import_lines(candles: str, seconds: float) -> Iterator[Line]:
+def import_lines(candles: str, seconds: float, plan: Plan) -> Iterator[Line]:
+    limit = IMPORT_LIMIT_SECONDS * plan.leniency
     yield Line(
-        claim=f"candles imported within {IMPORT_LIMIT_SECONDS:g} s",
+        claim=f"candles imported within {limit:g} s",
         seen=f"{seconds:.1f} s: {candles}",
-        holds=seconds < IMPORT_LIMIT_SECONDS,
+        holds=seconds < limit,
     )
 
 
@@ -88,12 +91,13 @@ def kill_lines(run: Run, plan: Plan) -> Iterator[Line]:
         seen=", ".join(f"{victim} {count}" for victim, count in happened.items()),
         holds=happened == planned,
     )
-    for victim, limit in STANDSTILL_LIMIT_SECONDS.items():
+    for victim, seconds in STANDSTILL_LIMIT_SECONDS.items():
+        limit = seconds * plan.leniency
         stood = [each.session_seconds for each in standstills(run) if each.kill.victim == victim]
         if stood:
             yield Line(
                 claim=f"a kill of {victim} holds the session up for less than {limit:g} s",
-                seen=", ".join(f"{seconds:.1f} s" for seconds in stood),
+                seen=", ".join(f"{each:.1f} s" for each in stood),
                 holds=max(stood) < limit,
             )
 

@@ -49,24 +49,24 @@ class Killer:
         standing = await self.database.glance(session_id)
         candle = standing["cursor"] if standing else strike.candle
         at = time.time()
-        if strike.victim == "everything":
-            at = await self._kill_everything()
-        else:
-            self.stack.kill(strike.victim)
+        match strike.victim:
+            case "everything":
+                await self._collect_first()
+                await self.stack.kill_everything()
+                await self.stack.start()
+            case "simulators":
+                await self._collect_first()
+                self.stack.kill("simulators")
+                self.stack.thaw("worker")
+            case victim:
+                self.stack.kill(victim)
         return Kill(victim=strike.victim, candle=candle, at=at)
 
-    async def _kill_everything(self) -> float:
-        """Kill the stack and start it again; the moment of death is that of the worker.
-
-        It is frozen first, so that the ledger, which dies too, has all that it ever asked for.
-        """
-        at = time.time()
+    async def _collect_first(self) -> None:
+        """Freeze the worker and read the ledger, which is about to die, to the last request."""
         self.stack.freeze("worker")
         await asyncio.sleep(SETTLE_SECONDS)
         await self.ledger.collect(self.plan.model)
-        await self.stack.kill_everything()
-        await self.stack.start()
-        return at
 
     async def _wait(self, session_id: str, candle: int) -> Row:
         """Return the session's standing once it has stepped so many candles, or has ended."""

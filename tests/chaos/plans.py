@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Literal
 
-Victim = Literal["worker", "redis", "api", "postgres", "everything"]
+Victim = Literal["worker", "redis", "api", "postgres", "temporal", "simulators", "everything"]
 
 FIRST_CANDLE = datetime(2022, 3, 1, tzinfo=UTC)
 # Nothing is killed before the test is under way nor when it is about to end.
@@ -37,6 +37,8 @@ class Plan:
         *("redis",) * 2,
         *("api",) * 2,
         "postgres",
+        "temporal",
+        "simulators",
         "everything",
     )
     bystander_candles: int = 120
@@ -44,6 +46,8 @@ class Plan:
     references: int = 2
     # After the kills, the stack is also stopped in order and started again.
     orderly_restart: bool = True
+    # Limits of time are multiplied by it where others use the machine as well.
+    leniency: float = 1.0
 
     def strikes(self) -> list[Strike]:
         """The kills at random candles, in the order of the candles."""

@@ -55,7 +55,7 @@ async def run_scenario(
     """Run the plan on a stack of its own and say how it goes."""
     report = Report()
     async with _started(directory, say) as stack:
-        report.add("import", await _import(stack, candle_file))
+        report.add("import", await _import(stack, candle_file, plan))
         async with signed_up(stack) as person:
             track = Track(
                 stack=stack,
@@ -108,19 +108,20 @@ async def _run(
 
 
 async def _take_up(bystanders: Bystanders) -> list[Line]:
-    expected = bystanders.undisturbed
+    ends, expected = await bystanders.take_up(), bystanders.undisturbed
     return [
-        *resumed_lines(await bystanders.resume(), expected),
-        *stopped_lines(await bystanders.stop_and_close(), expected, closes=True),
-        *stopped_lines(await bystanders.stop_and_keep(), expected, closes=False),
+        *resumed_lines(ends.resumed, expected),
+        *stopped_lines(ends.closed, expected, closes=True),
+        *stopped_lines(ends.kept, expected, closes=False),
     ]
 
 
-async def _import(stack: ChaosStack, candle_file: Path) -> list[Line]:
+async def _import(stack: ChaosStack, candle_file: Path, plan: Plan) -> list[Line]:
     began = time.monotonic()
     asset = ("--asset", "BTC/USDT", "--timeframe", "1h")
     printed = await stack.alphalab("candles", "import", str(candle_file), *asset)
-    return list(import_lines(printed.splitlines()[0], time.monotonic() - began))
+    seconds = time.monotonic() - began
+    return list(import_lines(printed.splitlines()[0], seconds, plan))
 
 
 @asynccontextmanager

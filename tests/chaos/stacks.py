@@ -78,8 +78,11 @@ class ChaosStack:
         os.kill(self.pid(name), signal.SIGKILL)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP one child: what it was about to do, it never does when it is killed later."""
+        """SIGSTOP one child: what it was about to do waits, for ever when it is killed then."""
         os.kill(self.pid(name), signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        os.kill(self.pid(name), signal.SIGCONT)
 
     async def kill_everything(self) -> None:
         """SIGKILL the supervisor and whatever descends from it, and wait until all is gone."""
