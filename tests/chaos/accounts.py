@@ -137,12 +137,25 @@ class Ledger:
 
     async def collect(self, model: str) -> None:
         """Add what was counted since the process began, before it dies or at the end."""
-        async with httpx.AsyncClient(trust_env=False) as http:
-            answer = await http.get(f"{self.url}/debug/requests", timeout=30.0)
-        answer.raise_for_status()
-        for digest, count in answer.json()["by_hash"].items():
+        for digest, count in (await self._counted()).items():
             if count["model"] == model:
                 self.requests[digest[:_DIGEST_LENGTH]] += count["requests"]
+
+    async def _counted(self) -> dict[str, Any]:
+        """The requests by digest; a process that is just being started again is waited for."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        async with httpx.AsyncClient(trust_env=False, timeout=30.0) as http:
+            while True:
+                try:
+                    answer = await http.get(f"{self.url}/debug/requests")
+                except httpx.TransportError:
+                    if time.monotonic() > deadline:
+                        raise
+                    await asyncio.sleep(0.1)
+                else:
+                    answer.raise_for_status()
+                    found: dict[str, Any] = answer.json()["by_hash"]
+                    return found
 
 
 def question_of(call: Row) -> str:

@@ -56,10 +56,10 @@ class Killer:
                 await self.stack.start()
             case "simulators":
                 await self._collect_first()
-                self.stack.kill("simulators")
+                await self.stack.kill("simulators")
                 self.stack.thaw("worker")
             case victim:
-                self.stack.kill(victim)
+                at = await self.stack.kill(victim)
         return Kill(victim=strike.victim, candle=candle, at=at)
 
     async def _collect_first(self) -> None:

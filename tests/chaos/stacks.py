@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from local.data_directory import DataDirectory
-from local.processes import ChildProcess, Command, log_tail, wait_for_end
+from local.processes import ChildProcess, Command, has_ended, log_tail, wait_for_end
 from local.services import python_environment, python_module
 from settings import ApiSettings, MigrationSettings, WorkerSettings
 
@@ -29,6 +29,13 @@ def environment() -> dict[str, str]:
     settings = {name.upper() for kind in _SETTING_KINDS for name in kind.model_fields}
     ours = python_environment({"COLUMNS": "200"})
     return {name: value for name, value in ours.items() if name not in settings}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return not has_ended(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
 
 
 class ChaosStack:
@@ -73,9 +80,18 @@ class ChaosStack:
         """The process of a child, which must be running."""
         return self.directory.record.children[name].pid
 
-    def kill(self, name: str) -> None:
-        """SIGKILL one child; the supervisor starts it again."""
+    async def kill(self, name: str) -> float:
+        """SIGKILL one child, once it is there: the last kill may have been a moment ago.
+
+        Returns when that was, in seconds since the epoch.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while not is_alive(self.pid(name)):
+            if time.monotonic() > deadline:
+                raise StackFailed(f"{name} does not come back.\n{self.log_tail()}")
+            await asyncio.sleep(0.02)
         os.kill(self.pid(name), signal.SIGKILL)
+        return time.time()
 
     def freeze(self, name: str) -> None:
         """SIGSTOP one child: what it was about to do waits, for ever when it is killed then."""
