@@ -63,7 +63,7 @@ from events.payloads import (
 )
 from events.publisher import EventPublisher
 from events.types import Event, iso_timestamp
-from integrations.errors import IntegrationError, ReplyTooLarge, TemporarilyUnavailable
+from integrations.errors import IntegrationError, ReplyTooLarge
 from integrations.openrouter.client import OpenRouterClient
 from integrations.openrouter.schemas import ChatReply, ChatRequest, Usage
 from trading.decisions import Action, Decision
@@ -261,7 +261,7 @@ class DecisionActivities:
         try:
             reply = await self._send(question, messages)
         except IntegrationError as e:
-            if _was_refused(e):
+            if e.was_free:
                 await self._note_refusal(question, call_no)
             raise
         return await self._book(question, call_no, _booked(reply))
@@ -472,11 +472,6 @@ async def _let_it_end(call: asyncio.Task[_Reply]) -> None:
         await asyncio.wait([call])
     if not call.cancelled():
         call.exception()  # retrieved: the cancellation is what counts now
-
-
-def _was_refused(e: IntegrationError) -> bool:
-    """Whether the provider answered instead of a model, so that no token was bought."""
-    return e.status is not None or not isinstance(e, TemporarilyUnavailable)
 
 
 def _is_done(call: ModelCallRow | None) -> bool:

@@ -101,7 +101,7 @@ class Measured:
             "winning_trades": self.state.trades_won,
             "losing_trades": self.state.trades_lost,
             "win_rate": percent(self.metrics.win_rate),
-            "max_drawdown_pct": -self.max_drawdown_pct,
+            "max_drawdown_pct": 0.0 - self.max_drawdown_pct,
             "sharpe_ratio": self.metrics.sharpe,
             "profit_factor": self.metrics.profit_factor,
             "duration_seconds": duration_seconds,
@@ -341,7 +341,7 @@ def _curve(context: SessionContext, measured: Measured) -> list[dict[str, Any]]:
         {
             "time": int(times[i]),
             "value": float(measured.equity[i]),
-            "drawdown": -_finite(float(falls[i])) * 100,
+            "drawdown": 0.0 - _finite(float(falls[i])) * 100,
         }
         for i in kept
     ]

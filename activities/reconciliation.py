@@ -5,19 +5,22 @@ the session's row says what should be running, and its last stored state where t
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.engine import Database
 from db.repositories.sessions import ReconcileRepository, StaleSession
 
 # A session that moves needs no help, and one that was just inserted is being started.
 UNCHANGED_FOR = timedelta(seconds=30)
+# So many sessions in one pass that Temporal did not answer for mean that it is away.
+GIVE_UP_AFTER = 3
 # Any constant of the project's own: whoever holds it reconciles, the others skip.
 _ADVISORY_LOCK = 4_201_337
 
@@ -44,7 +47,7 @@ class Reconciler:
         while True:
             try:
                 started = await self.run_once()
-            except (ConnectionError, DBAPIError, OSError) as e:
+            except (ConnectionError, SQLAlchemyError, OSError) as e:
                 _logger.warning("not_reconciled", error=type(e).__name__)
             else:
                 if started:
@@ -60,7 +63,20 @@ class Reconciler:
             if not is_mine.scalar_one():
                 return 0
             stale = await ReconcileRepository(session).stale(unchanged_for)
-            return sum([await self._restore(each) for each in stale])
+            return await self._restore_all(stale)
+
+    async def _restore_all(self, stale: Sequence[StaleSession]) -> int:
+        """One session that cannot be started does not keep the others waiting."""
+        started = failures = 0
+        for each in stale:
+            try:
+                started += await self._restore(each)
+            except ConnectionError:
+                failures += 1
+                if failures == GIVE_UP_AFTER:
+                    raise
+                _logger.warning("session_not_restored", session_id=str(each.id))
+        return started
 
     async def _restore(self, session: StaleSession) -> bool:
         if session.type != "backtest" or await self._starter.is_running(session.id):

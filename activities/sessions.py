@@ -13,6 +13,7 @@ from typing import Literal, Self
 from uuid import UUID
 
 from psycopg import AsyncConnection
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -39,11 +40,13 @@ from db.repositories.running_sessions import (
     LockedSession,
     RunningSessionRepository,
 )
+from db.repositories.sessions import SessionRepository
 from db.repositories.stepping import SteppingRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
 from events.publisher import EventPublisher
 from events.types import iso_timestamp
 from trading.decisions import Cadence
+from trading.errors import TradingError
 from trading.simulation import SimulationState, Step, advance, start
 
 # A chunk ends here, so that a pause takes effect within a second and a retry repeats little.
@@ -146,7 +149,7 @@ class SessionActivities:
         with activity_failures():
             session_id, began = UUID(input.session_id), time.monotonic()
             run_id = activity.info().workflow_run_id or ""
-            context = await self._contexts.get(input.session_id, input.user_id)
+            context = await self._readable(input)
             async with self._database.for_user(context.user_id) as session:
                 running = RunningSessionRepository(session)
                 locked = _existing(await running.lock(session_id), input.session_id)
@@ -159,6 +162,21 @@ class SessionActivities:
                 stored = await StepRepository(session).latest_state(session_id)
             state = STATE.validate_json(stored) if stored else start(context.rules)
             return _claimed(context, locked, epoch, state)
+
+    async def _readable(self, input: ClaimInput) -> SessionContext:
+        """The settings; a session whose settings cannot be read fails here, nobody could run it."""
+        try:
+            return await self._contexts.get(input.session_id, input.user_id)
+        except (ApplicationError, ValidationError, TradingError):
+            error = {
+                "error_code": "SESSION_UNREADABLE",
+                "message": "The test cannot be run: its agent, candles or rules are gone.",
+            }
+            async with self._database.for_user(UUID(input.user_id)) as session:
+                await SessionRepository(session).fail(
+                    UUID(input.session_id), error=error, end_reason="system_error"
+                )
+            raise
 
     @activity.defn
     async def execute_step(self, input: StepInput) -> SimulationState:
@@ -322,6 +340,8 @@ async def _apply_control(
         return _controls(_current(locked)), applied
     if input.kind == "stop" and locked.stop_close_position is not None:
         return _controls(_current(locked)), None
+    if _changes_nothing(locked, input):
+        return _controls(_current(locked)), None
     count = 0 if input.kind == "stop" else 2 if input.message else 1
     numbering = await steps.number_events(
         session_id, epoch=input.epoch, cursor=locked.cursor, events=count
@@ -339,6 +359,12 @@ async def _apply_control(
         session_id, [row], phase="control", ordinal=ordinal, control_id=input.control_id
     )
     return _controls(change), row
+
+
+def _changes_nothing(locked: LockedSession, input: ControlInput) -> bool:
+    """A pause of what is paused, which keeps its reason, and a resumption of what runs."""
+    is_paused = locked.status == "paused"
+    return (input.kind == "pause" and is_paused) or (input.kind == "resume" and not is_paused)
 
 
 def _current(locked: LockedSession) -> ControlChange:

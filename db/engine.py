@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 from psycopg import AsyncConnection, OperationalError
+from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -17,6 +18,13 @@ OWNER_ROLE = "alphalab_owner"
 
 _CONNECT_TIMEOUT_S = 5
 _POOL_TIMEOUT_S = 15
+# A peer that vanished without a word is noticed in half a minute, not in hours.
+_DEAD_PEER_LIMITS = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
 _SYSTEM_POOL_SIZE = 4
 # Compiling a plan costs more than any query here; row-level security makes estimates look large.
 _SERVER_OPTIONS = "-c timezone=UTC -c jit=off"
@@ -73,8 +81,8 @@ class Database:
                 await driver.execute(_KEEP_USER, (str(user_id),))
                 pooled.info[_USER] = user_id
             yield driver
-        except OperationalError:
-            # The server has gone: what the pool holds is as dead as this connection.
+        except (OperationalError, ReadOnlySqlTransaction):
+            # The server has gone, or is no longer the one that may write: so are all of the pool.
             await greenlet_spawn(pooled.invalidate)
             await self._steps.dispose()
             raise
@@ -112,6 +120,7 @@ def _engine(url: str, *, role: str, pool_size: int, is_autocommit: bool = False)
         connect_args={
             "options": f"{options} -c role={role}".strip(),
             "connect_timeout": _CONNECT_TIMEOUT_S,
+            **_DEAD_PEER_LIMITS,
         },
         isolation_level="AUTOCOMMIT" if is_autocommit else "READ COMMITTED",
         pool_size=pool_size,

@@ -167,7 +167,7 @@ def stats_payload(
         "trades_won": state.trades_won,
         "trades_lost": state.trades_lost,
         "win_rate": state.trades_won / state.trades_total * 100 if state.trades_total else 0.0,
-        "max_drawdown_pct": -state.max_drawdown * 100,
+        "max_drawdown_pct": 0.0 - state.max_drawdown * 100,
         "current_position": open_position_payload(state.position, close),
         "current_candle": state.next_candle,
         "total_candles": total_candles,

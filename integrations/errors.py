@@ -10,7 +10,13 @@ IntegrationError
 
 
 class IntegrationError(Exception):
-    """A third party did not do what it was asked; `status` is its HTTP status, when it gave one."""
+    """A third party did not do what it was asked; `status` is its HTTP status, when it gave one.
+
+    `was_free` says that surely nothing was bought: the request never left, or was refused as a
+    whole. Of a reply that broke off nobody knows.
+    """
+
+    was_free = False
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)

@@ -118,7 +118,7 @@ class ReconcileRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def stale(self, unchanged_for: timedelta, *, limit: int = 1_000) -> list[StaleSession]:
+    async def stale(self, unchanged_for: timedelta) -> list[StaleSession]:
         """Return started sessions whose row has not changed for that long, the oldest first."""
         columns = [getattr(TradingSession, name) for name in StaleSession.__slots__]
         rows = await self._session.execute(
@@ -128,7 +128,6 @@ class ReconcileRepository:
                 col(TradingSession.updated_at) < func.clock_timestamp() - unchanged_for,
             )
             .order_by(col(TradingSession.updated_at))
-            .limit(limit)
         )
         return [StaleSession(**row) for row in rows.mappings()]
 

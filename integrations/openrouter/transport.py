@@ -8,10 +8,11 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from integrations.errors import AuthenticationFailed, TemporarilyUnavailable
+from integrations.errors import AuthenticationFailed, IntegrationError, TemporarilyUnavailable
 from integrations.openrouter.failures import failure_from_response, redacted
 
 _CONNECT_TIMEOUT: Final = 5.0
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _MAX_JSON_BYTES: Final = 32 * 1024 * 1024  # the whole catalogue is about a megabyte
 
@@ -46,8 +47,10 @@ class Transport:
             ):
                 if not response.is_success:
                     error_body = await read_at_most(response, _MAX_ERROR_BYTES)
-                    raise failure_from_response(
-                        response.status_code, error_body, response.headers, api_key=api_key
+                    raise _free(
+                        failure_from_response(
+                            response.status_code, error_body, response.headers, api_key=api_key
+                        )
                     )
                 yield response
         except TimeoutError:
@@ -57,7 +60,8 @@ class Transport:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             # Not chained: the cause carries the request, and the request carries the key.
             text = redacted(f"{type(error).__name__}: {error}".rstrip(": "), api_key)
-            raise TemporarilyUnavailable(f"OpenRouter cannot be reached: {text}") from None
+            failure = TemporarilyUnavailable(f"OpenRouter cannot be reached: {text}")
+            raise (_free(failure) if isinstance(error, _NEVER_SENT) else failure) from None
 
     async def get_json(
         self, path: str, *, api_key: str | None, timeout: float
@@ -83,6 +87,11 @@ async def read_at_most(response: httpx.Response, limit: int) -> bytes:
     return bytes(body)
 
 
+def _free(failure: IntegrationError) -> IntegrationError:
+    failure.was_free = True
+    return failure
+
+
 def _request_headers(api_key: str | None, body: bytes) -> dict[str, str]:
     # No compression: a few kilobytes must not be able to unfold into gigabytes.
     headers = {"Accept": "text/event-stream, application/json", "Accept-Encoding": "identity"}
@@ -90,6 +99,8 @@ def _request_headers(api_key: str | None, body: bytes) -> dict[str, str]:
         headers["Content-Type"] = "application/json"
     if api_key is not None:
         if not api_key or not all("!" <= character <= "~" for character in api_key):
-            raise AuthenticationFailed("the API key is empty or has characters that no key has")
+            raise _free(
+                AuthenticationFailed("the API key is empty or has characters that no key has")
+            )
         headers["Authorization"] = f"Bearer {api_key}"
     return headers
