@@ -1,6 +1,8 @@
 """Where workflows meet the outside: the client's wiring, and what the API may ask of a test."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
@@ -125,18 +127,19 @@ class Temporal:
         Raises `TemporalUnreachable`; the session is then started later, by reconciliation.
         """
         try:
-            await self._client.start_workflow(
-                BacktestWorkflow.run,
-                BacktestParams(session_id=str(start.session_id), user_id=str(start.user_id)),
-                id=backtest_id(start.session_id),
-                task_queue=self._task_queue,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                search_attributes=_search_attributes(start),
-                static_summary=f"{start.agent_name} on {start.asset} {start.timeframe}",
-                priority=Priority(fairness_key=str(start.user_id)),
-                rpc_timeout=CALL_TIMEOUT,
-            )
+            async with _answered_within(CALL_TIMEOUT):
+                await self._client.start_workflow(
+                    BacktestWorkflow.run,
+                    BacktestParams(session_id=str(start.session_id), user_id=str(start.user_id)),
+                    id=backtest_id(start.session_id),
+                    task_queue=self._task_queue,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    search_attributes=_search_attributes(start),
+                    static_summary=f"{start.agent_name} on {start.asset} {start.timeframe}",
+                    priority=Priority(fairness_key=str(start.user_id)),
+                    rpc_timeout=CALL_TIMEOUT,
+                )
         except RPCError as e:
             raise TemporalUnreachable(e.status.name) from e
 
@@ -157,9 +160,10 @@ class Temporal:
     async def progress(self, session_id: UUID) -> Progress | None:
         """Where the test stands by its own account; None when no worker answers for it."""
         try:
-            return await self._handle(session_id).query(
-                BacktestWorkflow.progress, rpc_timeout=QUERY_TIMEOUT
-            )
+            async with _answered_within(QUERY_TIMEOUT):
+                return await self._handle(session_id).query(
+                    BacktestWorkflow.progress, rpc_timeout=QUERY_TIMEOUT
+                )
         except (RPCError, WorkflowQueryFailedError):
             return None
 
@@ -180,7 +184,8 @@ class Temporal:
     async def is_running(self, session_id: UUID) -> bool:
         """Whether Temporal has an open workflow for the session. Raises `TemporalUnreachable`."""
         try:
-            description = await self._handle(session_id).describe(rpc_timeout=CALL_TIMEOUT)
+            async with _answered_within(CALL_TIMEOUT):
+                description = await self._handle(session_id).describe(rpc_timeout=CALL_TIMEOUT)
         except RPCError as e:
             if e.status == _CLOSED_OR_UNKNOWN:
                 return False
@@ -226,11 +231,22 @@ class Temporal:
 
     async def _signal(self, session_id: UUID, signal: Any, control: Control) -> None:
         try:
-            await self._handle(session_id).signal(signal, control, rpc_timeout=CALL_TIMEOUT)
+            async with _answered_within(CALL_TIMEOUT):
+                await self._handle(session_id).signal(signal, control, rpc_timeout=CALL_TIMEOUT)
         except RPCError as e:
             if e.status == _CLOSED_OR_UNKNOWN:
                 raise WorkflowFinished(str(session_id)) from e
             raise TemporalUnreachable(e.status.name) from e
+
+
+@asynccontextmanager
+async def _answered_within(limit: timedelta) -> AsyncIterator[None]:
+    """The limit of a call's tries together: refused connections are tried again for ten seconds."""
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            yield
+    except TimeoutError:
+        raise RPCError("no answer in time", RPCStatusCode.DEADLINE_EXCEEDED, b"") from None
 
 
 def _search_attributes(start: BacktestStart) -> TypedSearchAttributes:
