@@ -93,8 +93,7 @@ async def test_a_pause_survives_the_worker(laboratory: Laboratory):
         cursor = (await laboratory.paused(session_id))["cursor"]
 
     async with laboratory.worker():
-        progress = await laboratory.temporal.progress(session_id)
-        assert progress is not None
+        progress = await laboratory.progress(session_id)
         assert (progress.status, progress.current_candle) == ("paused", cursor)
         await laboratory.temporal.signal_resume(session_id, "a-resume")
         await laboratory.ended(session_id)

@@ -1,0 +1,262 @@
+"""What kills workers, workflows or Temporal's own data does not change the outcome."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from activities.reconciliation import Reconciler
+from db.engine import Database
+from db.repositories.sessions import StaleSession
+from local.servers import PostgresServer
+from migrations.run import upgrade
+from tests.conftest import TEMPORAL_NAMESPACE
+from tests.laboratory import Laboratory, Plan
+from tests.workflows.conftest import Connections
+from workflows import runtime
+from workflows.runtime import Temporal, TemporalUnreachable, backtest_id, connect
+
+FLIP = Plan(candles=14, model="simulated/flip")
+AT_ONCE = timedelta(0)
+
+
+async def check_same(laboratory: Laboratory, session_id: UUID, plain: UUID) -> None:
+    """The outcome is that of an undisturbed run, and no number was lost or given twice."""
+    row = await laboratory.session_row(session_id)
+    assert row["status"] == "completed"
+    assert await laboratory.trades(session_id) == await laboratory.trades(plain) != []
+    assert await laboratory.decisions(session_id) == await laboratory.decisions(plain)
+    steps = (
+        "SELECT candle_number, phase, first_seq, last_seq, equity FROM steps"
+        " WHERE session_id = :id ORDER BY last_seq"
+    )
+    assert await laboratory.rows(steps, session_id) == await laboratory.rows(steps, plain)
+    events = await laboratory.streamed(session_id)
+    assert [event.seq for event in events] == list(range(1, row["last_seq"] + 1))
+    timestamps = [event.timestamp for event in events]
+    assert timestamps == sorted(set(timestamps))
+
+
+async def test_workers_that_stop_at_random_candles_change_nothing(laboratory: Laboratory):
+    session_id = await laboratory.started(FLIP)
+
+    for candle in sorted(random.sample(range(1, FLIP.candles), 3)):
+        async with laboratory.worker(grace=0):
+            await laboratory.stepped(session_id, candle)
+    async with laboratory.worker():
+        await laboratory.ended(session_id)
+
+    await check_same(laboratory, session_id, await laboratory.plain(FLIP))
+    row = await laboratory.session_row(session_id)
+    answer = await laboratory.http.get(f"{laboratory.openrouter_url}/debug/requests")
+    # The plain run asks the same questions under the same user: each is counted twice.
+    asked = sum(body["requests"] for body in answer.json()["by_hash"].values())
+    assert asked <= 2 * FLIP.candles + row["possibly_paid_twice"]
+
+
+@pytest.fixture
+async def apart(
+    postgres_server: PostgresServer,
+    empty_postgres_url: str,
+    connections: Connections,
+    task_queue: str,
+) -> AsyncIterator[Laboratory]:
+    """A laboratory with a database of its own, where no other test's sessions wait for help."""
+    upgrade(empty_postgres_url)
+    database = Database.connect(empty_postgres_url, pool_size=5)
+    laboratory = connections.laboratory(task_queue)
+    laboratory.database = database
+    await laboratory.sign_up()
+    yield laboratory
+    await database.dispose()
+
+
+async def forget(laboratory: Laboratory, session_id: UUID) -> None:
+    """Delete the running workflow with its history: Temporal has never heard of it."""
+    workflow = WorkflowExecution(workflow_id=backtest_id(session_id))
+    await laboratory.client.workflow_service.delete_workflow_execution(
+        DeleteWorkflowExecutionRequest(
+            namespace=laboratory.client.namespace, workflow_execution=workflow
+        )
+    )
+    handle = laboratory.client.get_workflow_handle(workflow.workflow_id)
+    with pytest.raises(RPCError, match="not found"):
+        await handle.describe()
+
+
+async def test_a_session_whose_workflow_was_lost_is_started_again_and_ends_the_same(
+    apart: Laboratory,
+):
+    reconciler = Reconciler(apart.database, apart.temporal)
+    terminated, forgotten = await apart.started(FLIP), await apart.started(FLIP)
+    async with apart.worker(grace=0):
+        await apart.stepped(terminated, 3)
+        await apart.stepped(forgotten, 3)
+        await apart.client.get_workflow_handle(backtest_id(terminated)).terminate("a test")
+        await forget(apart, forgotten)
+
+    assert await reconciler.run_once(unchanged_for=AT_ONCE) == 2
+    async with apart.worker():
+        await asyncio.gather(apart.ended(terminated), apart.ended(forgotten))
+
+    plain = await apart.plain(FLIP)
+    await check_same(apart, terminated, plain)
+    await check_same(apart, forgotten, plain)
+    assert (await apart.session_row(terminated))["epoch"] == 2
+
+
+async def test_reconciliation_leaves_alone_what_runs_what_ended_and_what_just_moved(
+    apart: Laboratory,
+):
+    reconciler = Reconciler(apart.database, apart.temporal)
+    running = await apart.started(FLIP)
+    just_inserted = await apart.add_session(FLIP)
+    async with apart.worker():
+        ended = await apart.run(Plan(candles=1, model="simulated/hold"))
+        await apart.ended(running)
+    waiting = await apart.started(FLIP)
+    before = [await apart.session_row(each) for each in (running, waiting, ended)]
+
+    assert await reconciler.run_once() == 0
+    assert not await apart.temporal.is_running(just_inserted)
+    assert await reconciler.run_once(unchanged_for=AT_ONCE) == 1  # the one that nobody started
+    assert await apart.temporal.is_running(just_inserted)
+    assert await reconciler.run_once(unchanged_for=AT_ONCE) == 0
+    assert [await apart.session_row(each) for each in (running, waiting, ended)] == before
+
+
+async def test_a_paused_session_without_a_workflow_comes_back_paused(apart: Laboratory):
+    async with apart.worker():
+        session_id = await apart.started(FLIP)
+        await apart.stepped(session_id, 2)
+        await apart.temporal.signal_pause(session_id, "a-pause")
+        cursor = (await apart.paused(session_id))["cursor"]
+        await apart.client.get_workflow_handle(backtest_id(session_id)).terminate("a test")
+
+        assert await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE) == 1
+        row = await apart.reached(session_id, lambda row: row["epoch"] == 2)
+        assert (row["status"], row["cursor"]) == ("paused", cursor)
+        await apart.temporal.signal_resume(session_id, "a-resume")
+        await apart.ended(session_id)
+
+    plain = await apart.plain(FLIP)
+    assert await apart.trades(session_id) == await apart.trades(plain) != []
+
+
+async def test_a_stop_that_was_recorded_outlives_its_workflow(apart: Laboratory):
+    """The stop is in the row; the run that comes next has nothing left to do but end."""
+    session_id = await apart.started(FLIP)
+    async with apart.worker(grace=0):
+        await apart.stepped(session_id, 2)
+        await apart.temporal.signal_pause(session_id, "a-pause")
+        await apart.paused(session_id)
+        await apart.client.get_workflow_handle(backtest_id(session_id)).terminate("a test")
+    async with apart.database.for_user(apart.user_id) as session:
+        await session.execute(
+            text("UPDATE trading_sessions SET stop_close_position = true WHERE id = :id"),
+            {"id": session_id},
+        )
+
+    await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE)
+    async with apart.worker():
+        await apart.ended(session_id)
+
+    assert (await apart.session_row(session_id))["status"] == "stopped"
+
+
+@asynccontextmanager
+async def cut_off(address: str) -> AsyncIterator[Client]:
+    """A client that reached Temporal and reaches it no more."""
+    host, port = address.split(":")
+    pipes: set[asyncio.StreamWriter] = set()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pipes.add(writer)
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(forward(reader, behind[1]), forward(behind[0], writer))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    own = server.sockets[0].getsockname()[1]
+    client = await connect(f"127.0.0.1:{own}", namespace=TEMPORAL_NAMESPACE)
+    server.close()
+    for pipe in pipes:
+        pipe.transport.abort()
+    yield client
+
+
+async def test_reconciliation_does_nothing_while_temporal_is_unreachable(
+    apart: Laboratory, temporal_address: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runtime, "CALL_TIMEOUT", timedelta(seconds=0.3))
+    monkeypatch.setattr(runtime, "QUERY_TIMEOUT", timedelta(seconds=0.3))
+    session_id = await apart.add_session(FLIP)
+    before = await apart.session_row(session_id)
+
+    async with cut_off(temporal_address) as client:
+        temporal = Temporal(client, apart.task_queue)
+        with pytest.raises(TemporalUnreachable):
+            await Reconciler(apart.database, temporal).run_once(unchanged_for=AT_ONCE)
+        assert await temporal.progress(session_id) is None
+        assert await temporal.poller_count() == 0
+
+    assert await apart.session_row(session_id) == before
+    assert not await apart.temporal.is_running(session_id)
+
+
+async def test_one_process_reconciles_at_a_time(apart: Laboratory):
+    await apart.add_session(FLIP)
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        async def is_running(self, session_id: UUID) -> bool:
+            inside.set()
+            await leave.wait()
+            return True
+
+        async def start_again(self, session: StaleSession) -> None:
+            raise AssertionError
+
+    first = asyncio.create_task(Reconciler(apart.database, Slow()).run_once(unchanged_for=AT_ONCE))
+    await inside.wait()
+    assert await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE) == 0
+    leave.set()
+    assert await first == 0
+
+
+async def test_reconciliation_goes_on_after_failures(apart: Laboratory, empty_postgres_url: str):
+    tries: list[UUID] = []
+
+    class Away:
+        async def is_running(self, session_id: UUID) -> bool:
+            tries.append(session_id)
+            raise TemporalUnreachable("a test")
+
+        async def start_again(self, session: StaleSession) -> None:
+            raise AssertionError
+
+    await apart.add_session(FLIP)
+    with psycopg.connect(empty_postgres_url) as superuser:
+        superuser.execute("SET session_replication_role = replica")  # no trigger touches the row
+        superuser.execute("UPDATE trading_sessions SET updated_at = now() - interval '1 hour'")
+    looking = asyncio.create_task(Reconciler(apart.database, Away()).run_every(0.01))
+    async with asyncio.timeout(10):
+        while len(tries) < 3:
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await asyncio.wait([looking])
+    assert looking.cancelled()
