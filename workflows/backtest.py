@@ -361,6 +361,7 @@ class BacktestWorkflow:
             summary="failure",
             **STEP,
         )
+        workflow.upsert_search_attributes([STATUS.value_set("failed")])
         raise ApplicationError(_failure_message(e), type=_failure_type(e)) from e
 
     def _receive(self, kind: ControlKind, control: Control | None) -> None:
