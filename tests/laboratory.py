@@ -31,7 +31,7 @@ from tests.plain_runs import PlainRun
 from trading.candles import CandleSeries, Timeframe
 from trading.rules import Mode, Rules
 from worker import Activities, FernetKeyRing, build_activities, build_workers
-from workflows.backtest import BacktestResult
+from workflows.backtest import BacktestResult, Progress
 from workflows.runtime import BacktestStart, Temporal, backtest_id
 
 FIRST_CANDLE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -221,6 +221,13 @@ class Laboratory:
     async def paused(self, session_id: UUID) -> dict[str, Any]:
         """Wait until the session is paused; return its row."""
         return await self.reached(session_id, lambda row: row["status"] == "paused")
+
+    async def progress(self, session_id: UUID) -> Progress:
+        """What the workflow says of itself, as soon as a worker answers for it."""
+        async with asyncio.timeout(30):
+            while (progress := await self.temporal.progress(session_id)) is None:
+                await asyncio.sleep(0.05)
+        return progress
 
     async def stepped(self, session_id: UUID, candles: int) -> dict[str, Any]:
         """Wait until the session has stepped that many candles; return its row."""
