@@ -16,7 +16,7 @@ from local.data_directory import DataDirectory, StackRecord
 from local.demo_client import ANSWER_SECONDS, ApiClient, DemoFailed, Json
 from local.demo_market import Market, Span, check_served, store_simulated, upload
 from local.demo_report import Addresses, alphalab_command, report, where_next
-from local.demo_view import Standing, View
+from local.demo_view import Standing, View, counted
 from local.stack import command_settings, given_settings, start_in_background
 from settings import TemporalSettings
 
@@ -78,7 +78,11 @@ def run_demo(
     and `ServerNotStarted` when there is no stack and none can be started.
     """
     view = View(Console(highlight=False))
-    _ensure_stack(directory, view)
+    try:
+        _ensure_stack(directory, view)
+    except KeyboardInterrupt:
+        view.line("You left before the stack was ready.")
+        raise
     record = directory.running_record()
     _check_issuer(record)
     asyncio.run(_Demo(directory, record, market, view, sign_in()).run(candles))
@@ -243,7 +247,7 @@ class _Demo:
         every = session["decision_interval_candles"]
         self._view.step(
             "Backtest",
-            f"{session['total_candles']} candles, {span.start:%Y-%m-%d %H:%M} to "
+            f"{counted(session['total_candles'], 'candle')}, {span.start:%Y-%m-%d %H:%M} to "
             f"{span.end:%Y-%m-%d %H:%M} UTC, a decision every "
             f"{'candle' if every == 1 else f'{every} candles'}",
         )
@@ -264,6 +268,8 @@ class _Demo:
             raise
         if standing.result_id is None:
             raise DemoFailed(f"The backtest failed: {standing.failure}")
+        if standing.trouble and standing.decision is None:
+            raise DemoFailed(f"The agent could not take a single decision: {standing.trouble}")
         if standing.trouble:
             self._view.line(f"Ended early: {standing.trouble}")
         return standing.result_id
@@ -283,6 +289,9 @@ class _Demo:
             seconds=seconds,
         )
         where_next(self._view, self._directory, self._addresses(session, "Result", path))
+        if self._market.file is None:
+            real = ("--candles", "FILE", "--asset", "BTC/USDT", "--timeframe", "1h")
+            self._view.step("Real data", alphalab_command(self._directory, "demo", *real))
 
     def _addresses(self, session: Json, what: str, path: str) -> Addresses:
         namespace = TemporalSettings.model_fields["temporal_namespace"].default

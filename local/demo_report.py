@@ -14,7 +14,7 @@ from rich.text import Text
 
 from local.data_directory import DEFAULT_DATA_DIR, DataDirectory
 from local.demo_client import Json
-from local.demo_view import View, price, signed
+from local.demo_view import View, counted, price, signed
 from local.simulators.exchange import SIMULATED_SOURCE
 
 TRADES_SHOWN = 8
@@ -43,7 +43,7 @@ def report(
     view.line(Text(_heading(trades), style="bold"))
     if trades:
         view.console.print(_trades(trades[-TRADES_SHOWN:], width=view.console.width))
-    if result["equity_curve"] and view.console.encoding.startswith("utf"):
+    if len(result["equity_curve"]) > 1 and view.console.encoding.startswith("utf"):
         view.line()
         view.line(Text.assemble(("Equity", "bold"), (" and, dotted, buy & hold", "dim")))
         width = min(view.console.width, CHART_WIDTH_LIMIT)
@@ -51,11 +51,9 @@ def report(
 
 
 def _title(result: Json, seconds: float) -> Text:
-    candles = result["total_candles"]
     return Text.assemble(
-        (f"{result['asset']} {result['timeframe']}, ", "bold"),
-        (f"{_day(result['start_date'])} to {_day(result['end_date'])}", "bold"),
-        f": {candles} candles in {seconds:.0f} s",
+        (f"Result: {result['agent_name']} on {result['asset']} {result['timeframe']}", "bold"),
+        f", {counted(result['total_candles'], 'candle')} in {seconds:.0f} s",
     )
 
 
@@ -108,12 +106,12 @@ def _ratio(value: float | None) -> Text:
 def _few_days(result: Json) -> Text:
     if not result["low_sample"]:
         return Text()
-    return Text(f"  from {result['daily_returns']} days only: says little", style="dim")
+    days = counted(result["daily_returns"], "day")
+    return Text(f"  from {days} only: says little", style="dim")
 
 
 def _ambiguity(candles: int) -> str:
-    what = "candle" if candles == 1 else "candles"
-    return f"{candles} {what} with both stop and target in reach; the stop counts"
+    return f"{counted(candles, 'candle')} with both stop and target in reach; the stop counts"
 
 
 def _market(source: str | None, file: Path | None) -> Text:
@@ -239,7 +237,7 @@ def where_next(view: View, directory: DataDirectory, addresses: Addresses) -> No
     view.step(addresses.what, f"{addresses.api}{addresses.path}")
     view.step("", f'curl -s -H "Authorization: Bearer {token}" {addresses.api}{addresses.path}')
     view.step("API docs", addresses.documentation)
-    view.step("Workflow", addresses.workflow)
+    view.step("Web UI", addresses.workflow)
     view.step("Data", str(directory.path))
     view.step("Logs", str(directory.logs))
     view.step("Stop", f"{alphalab_command(directory, 'down')}  (the stack runs until then)")
@@ -260,7 +258,3 @@ def _program() -> str:
         return "alphalab"
     here = Path.cwd()
     return str(installed.relative_to(here) if installed.is_relative_to(here) else installed)
-
-
-def _day(moment: str) -> str:
-    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M")

@@ -232,10 +232,14 @@ _ACTION_STYLES = MappingProxyType({"LONG": "bold green", "SHORT": "bold red", "H
 
 def signed(value: float, unit: str = "") -> Text:
     """A gain or a loss, coloured where there are colours."""
-    rounded = round(value, 2) + 0.0  # no -0.00
-    return Text(f"{rounded:+,.2f}{unit}", style="green" if rounded >= 0 else "red")
+    return Text(f"{value + 0.0:+,.2f}{unit}", style="green" if value >= 0 else "red")
 
 
 def price(value: float) -> str:
     """A price with as many digits as its size deserves."""
     return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.6g}"  # noqa: PLR2004
+
+
+def counted(count: int, what: str) -> str:
+    """`1 candle`, `1,000 candles`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
