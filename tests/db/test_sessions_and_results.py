@@ -143,8 +143,8 @@ async def test_reconcile_finds_the_unchanged_of_all_users_and_no_ended_one(
     ended = await stranger.add_session(await stranger.add_agent("Beta"), status="completed")
     async with account.database.as_system() as session:
         repository = ReconcileRepository(session)
-        stale = {each.id: each for each in await repository.stale(timedelta(0), limit=100_000)}
-        fresh = {each.id for each in await repository.stale(timedelta(minutes=5), limit=100_000)}
+        stale = {each.id: each for each in await repository.stale(timedelta(0))}
+        fresh = {each.id for each in await repository.stale(timedelta(minutes=5))}
 
     assert {mine.id, theirs.id} <= stale.keys()
     assert ended.id not in stale
