@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.reconciliation import Reconciler
+from activities.reconciliation import GIVE_UP_AFTER, Reconciler
 from db.engine import Database
 from db.repositories.sessions import StaleSession
 from local.servers import PostgresServer
@@ -178,24 +178,28 @@ async def test_a_stop_that_was_recorded_outlives_its_workflow(apart: Laboratory)
 async def cut_off(address: str) -> AsyncIterator[Client]:
     """A client that reached Temporal and reaches it no more."""
     host, port = address.split(":")
-    pipes: set[asyncio.StreamWriter] = set()
+    open_ends: list[asyncio.StreamWriter] = []
+    piping: set[asyncio.Task[None]] = set()
 
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pipes.add(writer)
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                writer.write(data)
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_ends.append(writer)
+        while data := await reader.read(65_536):
+            writer.write(data)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(forward(reader, behind[1]), forward(behind[0], writer))
+        there, back = await asyncio.open_connection(host, int(port))
+        for ends in ((reader, back), (there, writer)):
+            piping.add(asyncio.create_task(pipe(*ends)))
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     own = server.sockets[0].getsockname()[1]
     client = await connect(f"127.0.0.1:{own}", namespace=TEMPORAL_NAMESPACE)
     server.close()
-    for pipe in pipes:
-        pipe.transport.abort()
+    for task in piping:
+        task.cancel()
+    for end in open_ends:
+        end.transport.abort()
+    await asyncio.wait(piping)
     yield client
 
 
@@ -204,18 +208,34 @@ async def test_reconciliation_does_nothing_while_temporal_is_unreachable(
 ):
     monkeypatch.setattr(runtime, "CALL_TIMEOUT", timedelta(seconds=0.3))
     monkeypatch.setattr(runtime, "QUERY_TIMEOUT", timedelta(seconds=0.3))
-    session_id = await apart.add_session(FLIP)
-    before = await apart.session_row(session_id)
+    sessions = [await apart.add_session(FLIP) for _ in range(GIVE_UP_AFTER)]
+    before = [await apart.session_row(each) for each in sessions]
 
     async with cut_off(temporal_address) as client:
         temporal = Temporal(client, apart.task_queue)
         with pytest.raises(TemporalUnreachable):
             await Reconciler(apart.database, temporal).run_once(unchanged_for=AT_ONCE)
-        assert await temporal.progress(session_id) is None
+        assert await temporal.progress(sessions[0]) is None
         assert await temporal.poller_count() == 0
 
-    assert await apart.session_row(session_id) == before
-    assert not await apart.temporal.is_running(session_id)
+    assert [await apart.session_row(each) for each in sessions] == before
+    assert not any([await apart.temporal.is_running(each) for each in sessions])
+
+
+async def test_a_session_that_cannot_be_started_keeps_no_other_waiting(apart: Laboratory):
+    one, other = await apart.add_session(FLIP), await apart.add_session(FLIP)
+
+    class Picky:
+        async def is_running(self, session_id: UUID) -> bool:
+            return await apart.temporal.is_running(session_id)
+
+        async def start_again(self, session: StaleSession) -> None:
+            if session.id == one:
+                raise TemporalUnreachable("a test")
+            await apart.temporal.start_again(session)
+
+    assert await Reconciler(apart.database, Picky()).run_once(unchanged_for=AT_ONCE) == 1
+    assert await apart.temporal.is_running(other)
 
 
 async def test_one_process_reconciles_at_a_time(apart: Laboratory):
