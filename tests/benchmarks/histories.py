@@ -62,6 +62,27 @@ async def activity_uses(client: Client, workflow_id: str) -> dict[str, ActivityU
     return uses
 
 
+async def stretch_seconds(client: Client, workflow_id: str, *, first: str, last: str) -> float:
+    """From when the activity `first` was first scheduled to when `last` was last completed."""
+    names: dict[int, str] = {}
+    begin = end = None
+    for run in await run_sizes(client, workflow_id):
+        names.clear()
+        async for event in _events(client, workflow_id, run.run_id):
+            if event.HasField("activity_task_scheduled_event_attributes"):
+                asked = event.activity_task_scheduled_event_attributes
+                names[event.event_id] = asked.activity_type.name
+                if begin is None and asked.activity_type.name == first:
+                    begin = event.event_time.ToNanoseconds()
+            elif event.HasField("activity_task_completed_event_attributes"):
+                done = event.activity_task_completed_event_attributes
+                if names[done.scheduled_event_id] == last:
+                    end = event.event_time.ToNanoseconds()
+    if begin is None or end is None:
+        raise LookupError(f"{workflow_id} did not run {first} and {last}")
+    return float(end - begin) / 1e9
+
+
 async def _events(client: Client, workflow_id: str, run_id: str) -> AsyncIterator[Any]:
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     async for event in handle.fetch_history_events():

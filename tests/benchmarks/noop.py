@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workflows import policies
     from workflows.backtest import decision_queue
+    from workflows.policies import DECISION, INDICATORS, STEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +74,17 @@ class NoopWorkflow:
         queue = decision_queue(workflow.info().task_queue)
         for candle in range(candles):
             await workflow.execute_activity(
-                count_first, candle, summary=f"candle {candle}: first", **policies.INDICATORS
+                count_first, candle, summary=f"candle {candle}: first", **INDICATORS
             )
             await workflow.execute_activity(
-                count_second, candle, summary=f"candle {candle}: second", **policies.STEP
+                count_second, candle, summary=f"candle {candle}: second", **STEP
             )
             await workflow.execute_activity(
                 count_third,
                 candle,
                 task_queue=queue,
                 summary=f"candle {candle}: third",
-                **policies.DECISION,
+                **DECISION,
             )
             if workflow.info().is_continue_as_new_suggested():
                 workflow.continue_as_new(candles - candle - 1)
@@ -99,17 +99,17 @@ class CarryingNoopWorkflow:
         queue = decision_queue(workflow.info().task_queue)
         for candle in range(cargo.candles):
             await workflow.execute_activity(
-                carry_first, cargo.first, summary=f"candle {candle}: first", **policies.INDICATORS
+                carry_first, cargo.first, summary=f"candle {candle}: first", **INDICATORS
             )
             await workflow.execute_activity(
-                carry_second, cargo.second, summary=f"candle {candle}: second", **policies.STEP
+                carry_second, cargo.second, summary=f"candle {candle}: second", **STEP
             )
             await workflow.execute_activity(
                 carry_third,
                 cargo.third,
                 task_queue=queue,
                 summary=f"candle {candle}: third",
-                **policies.DECISION,
+                **DECISION,
             )
             if workflow.info().is_continue_as_new_suggested():
                 left = cargo.candles - candle - 1
