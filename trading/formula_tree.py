@@ -6,6 +6,7 @@ finite value, such as a division by zero, is null. A comparison gives 1 or 0.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from trading.rolling import (
     shifted,
 )
 
+Flags = NDArray[np.bool_]
 Columns = Mapping[str, Column]
 WarmUps = Mapping[str, int]
 
@@ -62,7 +64,7 @@ class Number:
     value: float
 
     def evaluate(self, _columns: Columns, size: int) -> Column:
-        return np.full(size, self.value)
+        return np.broadcast_to(np.float64(self.value), size)
 
     def warm_up(self, _warm_ups: WarmUps) -> int:
         return 0
@@ -112,11 +114,14 @@ class Comparison:
     operands: tuple[Node, ...]
 
     def evaluate(self, columns: Columns, size: int) -> Column:
-        values = [operand.evaluate(columns, size) for operand in self.operands]
-        holds = np.ones(size, dtype=np.bool_)
-        for operator, left, right in zip(self.operators, values[:-1], values[1:], strict=True):
+        left = self.operands[0].evaluate(columns, size)
+        holds, unknown = np.ones(size, dtype=np.bool_), np.isnan(left)
+        for operator, operand in zip(self.operators, self.operands[1:], strict=True):
+            right = operand.evaluate(columns, size)
             holds &= COMPARISONS[operator](left, right)
-        return _truth(holds, *values)
+            unknown |= np.isnan(right)
+            left = right
+        return _truth(holds, unknown)
 
     def warm_up(self, warm_ups: WarmUps) -> int:
         return max(operand.warm_up(warm_ups) for operand in self.operands)
@@ -130,11 +135,13 @@ class Logic:
     operands: tuple[Node, ...]
 
     def evaluate(self, columns: Columns, size: int) -> Column:
-        values = [operand.evaluate(columns, size) for operand in self.operands]
-        facts = np.stack(values) != 0
-        if self.operator == "not":
-            return _truth(~facts[0], *values)
-        return _truth(facts.all(axis=0) if self.operator == "and" else facts.any(axis=0), *values)
+        combine = np.logical_or if self.operator == "or" else np.logical_and
+        holds, unknown = np.full(size, self.operator != "or"), np.zeros(size, dtype=np.bool_)
+        for operand in self.operands:
+            value = operand.evaluate(columns, size)
+            holds = combine(holds, value != 0)
+            unknown |= np.isnan(value)
+        return _truth(~holds if self.operator == "not" else holds, unknown)
 
     def warm_up(self, warm_ups: WarmUps) -> int:
         return max(operand.warm_up(warm_ups) for operand in self.operands)
@@ -161,10 +168,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """A function of values at a candle; `memory` candles before it count too."""
+    """A function of values at a candle; `memory` candles before it count too.
+
+    One that folds is computed from two values at a time, so that many take no more room than two.
+    """
 
     arguments: range
     compute: Callable[..., Any]
+    folds: bool = False
     memory: int = 0
 
 
@@ -183,8 +194,9 @@ class Call:
     arguments: tuple[Node, ...]
 
     def evaluate(self, columns: Columns, size: int) -> Column:
-        values = [argument.evaluate(columns, size) for argument in self.arguments]
-        return _finite(self.function.compute(*values))
+        values = (argument.evaluate(columns, size) for argument in self.arguments)
+        compute = self.function.compute
+        return _finite(reduce(compute, values) if self.function.folds else compute(*values))
 
     def warm_up(self, warm_ups: WarmUps) -> int:
         return self.function.memory + max(each.warm_up(warm_ups) for each in self.arguments)
@@ -203,16 +215,6 @@ class WindowCall:
         return self.function.memory(self.length) + self.argument.warm_up(warm_ups)
 
 
-def _minimum(*values: Column) -> Column:
-    smallest: Column = np.minimum.reduce(values)
-    return smallest
-
-
-def _maximum(*values: Column) -> Column:
-    largest: Column = np.maximum.reduce(values)
-    return largest
-
-
 def _clip(values: Column, lowest: Column, highest: Column) -> Column:
     return np.minimum(np.maximum(values, lowest), highest)
 
@@ -221,7 +223,8 @@ def _cross_over(left: Column, right: Column) -> Column:
     """1 where the left has just risen above the right."""
     before_left, before_right = shifted(left, 1), shifted(right, 1)
     crossed = (left > right) & (before_left <= before_right)
-    return _truth(crossed, left, right, before_left, before_right)
+    unknown = np.isnan(left) | np.isnan(right) | np.isnan(before_left) | np.isnan(before_right)
+    return _truth(crossed, unknown)
 
 
 def _cross_under(left: Column, right: Column) -> Column:
@@ -234,8 +237,8 @@ def _window(length: int) -> int:
 
 FUNCTIONS: Mapping[str, Function] = {
     "abs": Function(arguments=range(1, 2), compute=np.abs),
-    "min": Function(arguments=range(2, 201), compute=_minimum),
-    "max": Function(arguments=range(2, 201), compute=_maximum),
+    "min": Function(arguments=range(2, 201), compute=np.minimum, folds=True),
+    "max": Function(arguments=range(2, 201), compute=np.maximum, folds=True),
     "sqrt": Function(arguments=range(1, 2), compute=np.sqrt),
     "log": Function(arguments=range(1, 2), compute=np.log),
     "exp": Function(arguments=range(1, 2), compute=np.exp),
@@ -258,6 +261,5 @@ def _finite(values: Column) -> Column:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _truth(holds: NDArray[np.bool_], *values: Column) -> Column:
-    unknown = np.isnan(np.stack(values)).any(axis=0)
+def _truth(holds: Flags, unknown: Flags) -> Column:
     return np.where(unknown, np.nan, np.where(holds, 1.0, 0.0))

@@ -2,6 +2,7 @@
 
 import math
 import time
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -418,3 +419,25 @@ def test_the_worst_formulas_take_no_more_than_seconds():
     before = time.process_time()
     compute_indicators(plan, series)
     assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "min(" + ",".join(["1"] * 198) + ")",
+        "max(" + ",".join(["-low"] * 98) + ")",
+        "<".join(["1"] * 199),
+        "<".join(["-low"] * 99),
+        " and ".join(["-low"] * 55),
+    ],
+)
+def test_many_operands_take_no_more_memory_than_a_few(formula: str):
+    size = 100_000
+    checked, columns = parsed(formula, low=0), {"low": np.ones(size)}
+    tracemalloc.start()
+    try:
+        evaluate(checked, columns, size)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * size * 8  # eight columns
