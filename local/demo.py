@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import io
+import sys
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -77,7 +79,7 @@ def run_demo(
     `sign_in` mints a token of the running stack's issuer for `SUBJECT`. Raises `DemoFailed`,
     and `ServerNotStarted` when there is no stack and none can be started.
     """
-    view = View(Console(highlight=False))
+    view = View(_console())
     try:
         _ensure_stack(directory, view)
     except KeyboardInterrupt:
@@ -86,6 +88,13 @@ def run_demo(
     record = directory.running_record()
     _check_issuer(record)
     asyncio.run(_Demo(directory, record, market, view, sign_in()).run(candles))
+
+
+def _console() -> Console:
+    """What stands in the texts is shown as it is; a character that cannot be becomes a `?`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _ensure_stack(directory: DataDirectory, view: View) -> None:
@@ -171,16 +180,18 @@ class _Demo:
         validation = await client.post(f"/api/api-keys/{key['id']}/validate")
         if not validation["valid"]:
             raise DemoFailed(
-                f"{self._record.settings['OPENROUTER_BASE_URL']} does not take the key "
-                f"({validation['error']}): set OPENROUTER_API_KEY."
+                f"{validation['error']} Set OPENROUTER_API_KEY to one that "
+                f"{self._record.settings['OPENROUTER_BASE_URL']} takes."
             )
         known = validation["models_available"] or []
         model = next((each for each in (SIMULATED_MODEL, *REAL_MODELS) if each in known), None)
         if model is None:
             raise DemoFailed(f"None of the demo's models is on offer: {', '.join(REAL_MODELS)}.")
         is_simulated = model == SIMULATED_MODEL
-        whose = "of the simulated OpenRouter: nothing is paid" if is_simulated else "of OpenRouter"
-        self._view.step("Key", f"{key['key_prefix']} {whose}; stored encrypted")
+        whose = "the simulated OpenRouter: nothing is paid"
+        if not is_simulated:
+            whose = f"OpenRouter: the demo spends {REAL_LIMIT_USD} USD at most"
+        self._view.step("Key", f"{key['key_prefix']}, stored encrypted, of {whose}")
         return Brain(model=model, key_id=key["id"], is_simulated=is_simulated)
 
     async def _ensure_agent(self, client: ApiClient, brain: Brain) -> Json:
@@ -208,7 +219,7 @@ class _Demo:
 
     async def _store_candles(self, client: ApiClient) -> None:
         market = self._market
-        with self._view.waiting(lambda: f"Storing {len(market.series):,} candles"):
+        with self._view.waiting(lambda: f"Storing {counted(len(market.series), 'candle')}"):
             if market.file is None:
                 await self._store_simulated()
             else:

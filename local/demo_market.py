@@ -8,6 +8,7 @@ from db.engine import Database
 from db.repositories.data_sets import UPLOAD, SharedDataRepository
 from integrations.candle_files import read_candle_file
 from local.demo_client import ApiClient, DemoFailed
+from local.demo_view import counted
 from local.simulators.exchange import SIMULATED_SOURCE, simulated_candles
 from trading.candles import CandleSeries, Timeframe, parse_asset
 
@@ -37,7 +38,7 @@ class Market:
 
     @property
     def description(self) -> str:
-        count = f"{len(self.series):,} candles of {self.asset} {self.timeframe}"
+        count = f"{counted(len(self.series), 'candle')} of {self.asset} {self.timeframe}"
         if self.file is None:
             return f"{count} from the SIMULATED market: a random walk, no real prices"
         return f"{count} uploaded from {self.file}"

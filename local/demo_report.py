@@ -72,7 +72,7 @@ def figures(
     """What a test came to, name and value, in the order of interest."""
     costs = result["costs"]
     money = f"{result['starting_capital']:,.2f} to {result['ending_capital']:,.2f}"
-    yield "Return", signed(result["total_pnl_pct"], " %") + Text(f"  {money}")
+    yield "Return", Text.assemble(signed(result["total_pnl_pct"], " %"), f"  {money}")
     yield "Buy & hold", _percent(result["buy_and_hold_return_pct"])
     yield (
         "Trades",

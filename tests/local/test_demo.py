@@ -17,8 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app, mint_token
-from local.data_directory import DataDirectory
+from local.data_directory import DataDirectory, StackRecord
 from local.demo import SUBJECT, run_demo
+from local.demo_client import DemoFailed
 from local.demo_market import market_of
 from local.simulators.exchange import SIMULATED_SOURCE, simulated_candles
 from tests.local.test_stack import alphalab, environment, wait_for
@@ -193,6 +194,15 @@ def test_a_mistake_is_told_in_one_sentence_before_anything_starts(
     assert reason in demo.stderr
     assert len(demo.stderr.splitlines()) == 1
     assert not directory.exists()
+
+
+def test_a_stack_that_others_sign_in_to_is_refused(tmp_path: Path):
+    directory = DataDirectory(tmp_path)
+    settings = {"CLERK_JWKS_URL": "https://clerk.example.com/.well-known/jwks.json"}
+    directory.write(StackRecord(state="ready", ports={"simulators": 9000}, settings=settings))
+
+    with directory.locked(), pytest.raises(DemoFailed, match=r"clerk\.example\.com"):
+        run_demo(directory, market_of(None, asset=None, timeframe=None), sign_in=str)
 
 
 def _token(directory: DataDirectory) -> str:
