@@ -1,0 +1,82 @@
+"""A history that grows long goes on as a new run, and nobody notices."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from local.servers import TemporalServer
+from migrations.namespace import upgrade_namespace
+from tests.conftest import TEMPORAL_NAMESPACE
+from tests.laboratory import Laboratory, Plan
+from tests.workflows.conftest import Connections
+from workflows.runtime import backtest_id, connect
+
+SUGGESTED_AT = 120
+LONG = Plan(candles=300, model="simulated/flip", interval=5)
+SIGNALS = 40
+
+
+@pytest.fixture(scope="module")
+async def forgetful(servers_dir: Path, connections: Connections) -> AsyncIterator[Laboratory]:
+    """A laboratory on a Temporal that suggests a new run after few events."""
+    server = TemporalServer(
+        servers_dir / "forgetful-temporal",
+        dynamic_config={"limit.historyCount.suggestContinueAsNew": str(SUGGESTED_AT)},
+    )
+    server.start()
+    try:
+        await upgrade_namespace(server.address, TEMPORAL_NAMESPACE)
+        client = await connect(server.address, namespace=TEMPORAL_NAMESPACE)
+        laboratory = replace(connections, client=client).laboratory("forgetful")
+        await laboratory.sign_up()
+        async with laboratory.worker():
+            yield laboratory
+    finally:
+        server.stop()
+
+
+async def signal_often(laboratory: Laboratory, session_id: UUID) -> None:
+    """A signal now and then, from the first candles to the last: some meet a change of runs."""
+    for number in range(SIGNALS):
+        await laboratory.stepped(session_id, number * 6)
+        await laboratory.temporal.signal_speed(session_id, f"speed-{number}", "instant")
+
+
+async def test_a_test_of_many_runs_ends_as_one_of_a_single_run(forgetful: Laboratory):
+    session_id = await forgetful.started(LONG)
+    await asyncio.gather(signal_often(forgetful, session_id), forgetful.ended(session_id))
+
+    plain = await forgetful.plain(LONG)
+    row = await forgetful.session_row(session_id)
+    assert row["status"] == "completed"
+    assert row["epoch"] >= 8, "each run claims the session under a new epoch"
+    assert await forgetful.trades(session_id) == await forgetful.trades(plain) != []
+    assert await forgetful.decisions(session_id) == await forgetful.decisions(plain)
+    events = await forgetful.streamed(session_id)
+    assert [event.seq for event in events] == list(range(1, row["last_seq"] + 1))
+    timestamps = [event.timestamp for event in events]
+    assert timestamps == sorted(set(timestamps))
+    assert len([event for event in events if event.event == "speed_changed"]) == SIGNALS
+
+
+async def test_every_run_stays_short_and_names_the_one_before(forgetful: Laboratory):
+    plan = Plan(candles=30, model="simulated/hold")
+    session_id = await forgetful.run(plan)
+
+    handle = forgetful.client.get_workflow_handle(backtest_id(session_id))
+    runs = 0
+    run_id = ""
+    while True:
+        history = await forgetful.client.get_workflow_handle(
+            handle.id, run_id=run_id or None
+        ).fetch_history()
+        runs += 1
+        assert len(history.events) < SUGGESTED_AT + 30
+        started = history.events[0].workflow_execution_started_event_attributes
+        if not (run_id := started.continued_execution_run_id):
+            break
+    assert runs == (await forgetful.session_row(session_id))["epoch"] >= 4
