@@ -1,15 +1,18 @@
 """What a request is given: the services of the process, and who is asking."""
 
-from collections.abc import MutableMapping
+import asyncio
+from collections.abc import Callable, Coroutine, MutableMapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from cachetools import TTLCache
 from cryptography.fernet import MultiFernet
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
+from typing_extensions import override
 
 from api.backtests import Backtests
 from api.config import ApiConfig
@@ -47,6 +50,8 @@ class Services:
     known_users: MutableMapping[str, UserRecord] = field(
         default_factory=lambda: TTLCache(KNOWN_USERS, KNOWN_USER_S)
     )
+    # A large file keeps a core and a lot of memory busy for a minute: one at a time.
+    importing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def services_of(connection: HTTPConnection) -> Services:
@@ -112,9 +117,13 @@ async def _claims(
     services: InjectedServices,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> TokenClaims:
+    return await verified(services, _token(credentials))
+
+
+def _token(credentials: HTTPAuthorizationCredentials | None) -> str:
     if credentials is None:
         raise Unauthorized("Sign in: send a session token as `Authorization: Bearer …`.")
-    return await verified(services, credentials.credentials)
+    return credentials.credentials
 
 
 Claims = Annotated[TokenClaims, Depends(_claims)]
@@ -125,3 +134,17 @@ async def _current_user(services: InjectedServices, claims: Claims) -> UserRecor
 
 
 CurrentUser = Annotated[UserRecord, Depends(_current_user)]
+
+
+class SignedInRoute(APIRoute):
+    """Knows who is asking before it reads the body, which FastAPI reads before dependencies."""
+
+    @override
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_signed_in(request: Request) -> Response:
+            await sign_in(services_of(request), _token(await _bearer(request)))
+            return await handle(request)
+
+        return handle_signed_in

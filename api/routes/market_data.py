@@ -7,7 +7,7 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 
 from api.candles import find_candles, find_indicators
 from api.data_sets import FIXED_PRESETS, MOVING_PRESETS
-from api.dependencies import CurrentUser, InjectedServices
+from api.dependencies import CurrentUser, InjectedServices, SignedInRoute
 from api.errors import translate_trading_error
 from api.indicators import checked_plan
 from api.schemas.arena import Asset, TimeframeName
@@ -38,6 +38,7 @@ from trading.errors import TradingError
 from trading.indicators import catalog
 
 router = APIRouter(prefix="/api/data", tags=["market data"], responses=documented(401, 403, 503))
+_uploads = APIRouter(route_class=SignedInRoute)
 
 IMPORT_PATH = "/api/data/candles/import"
 
@@ -136,7 +137,7 @@ async def get_catalog(_: CurrentUser) -> dict[str, list[IndicatorEntry]]:
     }
 
 
-@router.post("/candles/import", status_code=201, responses=documented(413, 422))
+@_uploads.post("/candles/import", status_code=201, responses=documented(413, 422))
 async def import_candles(
     services: InjectedServices,
     user: CurrentUser,
@@ -146,14 +147,17 @@ async def import_candles(
 ) -> ImportAnswer:
     """Store one's own candles, all of the file or nothing; nobody else sees them."""
     name, parsed = file.filename or "candles", Timeframe.parse(timeframe)
-    content = await file.read()
-    series = await asyncio.to_thread(_read, content, name, parsed)
-    async with services.database.for_user(user.id) as session:
-        data_set, is_new = await DataSetRepository(session).add_upload(
-            user_id=user.id, asset=asset, timeframe=parsed, series=series
-        )
+    async with services.importing:
+        series = await asyncio.to_thread(_read, await file.read(), name, parsed)
+        async with services.database.for_user(user.id) as session:
+            data_set, is_new = await DataSetRepository(session).add_upload(
+                user_id=user.id, asset=asset, timeframe=parsed, series=series
+            )
     message = "Candles imported" if is_new else "These candles were there already"
     return ImportAnswer(data_set=DataSetOut.of(data_set), message=message)
+
+
+router.include_router(_uploads)
 
 
 def _read(content: bytes, name: str, timeframe: Timeframe) -> CandleSeries:

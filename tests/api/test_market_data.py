@@ -1,14 +1,15 @@
 """Candles and indicators: what there is, what one may upload, what is refused."""
 
+import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
 import talib
 
 from api.middleware import MAX_CANDLE_UPLOAD_BYTES
-from tests.api.world import Person, csv, error_of, upload
+from tests.api.world import Person, World, csv, error_of, upload
 from tests.laboratory import FIRST_CANDLE, walk
 
 SPAN = {"asset": "btc-usdt", "timeframe": "1h"}
@@ -177,6 +178,30 @@ async def test_an_upload_may_be_larger_than_other_bodies_but_not_endless(ada: Pe
 
     assert large.status_code == 201, large.text
     error_of(endless, 413, "REQUEST_TOO_LARGE")
+
+
+async def test_a_file_is_read_only_from_those_who_are_signed_in(world: World) -> None:
+    read: list[bytes] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        read.append(b"candles")
+        yield read[-1]
+
+    async with world.http({"Authorization": "Bearer x.y.z"}) as stranger:
+        form = {"Content-Type": "multipart/form-data; boundary=b"}
+        answer = await stranger.post("/api/data/candles/import", content=pieces(), headers=form)
+
+    error_of(answer, 401, "UNAUTHORIZED")
+    assert not read
+
+
+async def test_one_file_is_imported_at_a_time(world: World, ada: Person) -> None:
+    async with world.services.importing:
+        waiting = asyncio.create_task(upload(ada))
+        done, _ = await asyncio.wait([waiting], timeout=0.3)
+        assert not done
+
+    assert (await waiting)["message"] == "Candles imported"
 
 
 async def test_presets_timeframes_and_catalogue_are_there(ada: Person) -> None:
