@@ -108,9 +108,18 @@ def _standard_logging(level: str, form: str, shared: list[Processor]) -> dict[st
         },
         "root": {"handlers": ["stdout"], "level": level.upper()},
         "loggers": {
-            name: {"level": "WARNING", "handlers": [], "propagate": True} for name in QUIET_LOGGERS
+            "uvicorn.error": {"filters": [_is_no_refusal]},
+            **{
+                name: {"level": "WARNING", "handlers": [], "propagate": True}
+                for name in QUIET_LOGGERS
+            },
         },
     }
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """uvicorn calls it an error when a WebSocket is refused with an answer."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 def _renderer(form: str) -> Processor:

@@ -98,6 +98,7 @@ class Opening:
         # To a client that counts, a number is a delivery, and each is made once.
         repeated = without_seq(event) if self._watcher.counts else event
         await self._watcher.send(encode_frame(repeated))
+        await self._watcher.send_twin(event)
 
 
 def coalesced(session: SessionRecord) -> Callable[[Event], bool]:

@@ -137,11 +137,14 @@ class Watcher:
         if self.counts or not frame.is_optional:
             await self.send(frame.text)
         self.skip(frame.event)
-        if frame.event.event == "session_error":
-            # The front end's name for it; the numbered event is the specification's.
-            await self.send(own_message("error", frame.event.data))
+        await self.send_twin(frame.event)
         if is_terminal(frame.event):
             self.close(NORMAL_CLOSURE, "the session is finished")
+
+    async def send_twin(self, event: Event) -> None:
+        """Say a `session_error` by the front end's name too; the numbered one is the spec's."""
+        if event.event == "session_error":
+            await self.send(own_message("error", event.data))
 
     async def page(self) -> list[Event]:
         """The next durable events after what was sent, however long that takes."""

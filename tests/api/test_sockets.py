@@ -26,6 +26,10 @@ COMPLETED = {
     "event": "session_completed",
     "data": {"session_id": "s", "result_id": "r", "final_stats": {}, "reason": "end_of_test"},
 }
+FAILED = {
+    "event": "session_error",
+    "data": {"error_code": "X", "message": "m", "candle_index": 0, "recoverable": False},
+}
 PAUSED = {"event": "session_paused", "data": {"paused_at": "t", "reason": "user"}}
 RESUMED = {"event": "session_resumed", "data": {"resumed_at": "t"}}
 
@@ -137,6 +141,13 @@ class TestHandshake:
 
         assert str(tape.session_id) in logged.getvalue()
         assert ada.token.rpartition(".")[2] not in logged.getvalue()
+
+    async def test_a_refusal_is_no_error_of_the_server(
+        self, address: Address, tape: Tape, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await refusal(address.url(tape.session_id), 401)
+
+        assert not [each for each in caplog.records if each.name == "uvicorn.error"]
 
 
 class TestReplay:
@@ -280,6 +291,20 @@ class TestReplay:
         assert client.names().count("session_completed") == 1
         assert client.names()[-1] == "replay_complete"
 
+    @pytest.mark.parametrize("last_seq", [None, 0, 3, 5])
+    async def test_a_failed_session_tells_its_failure_under_both_names(
+        self, address: Address, tape: Tape, ada: Person, last_seq: int | None
+    ) -> None:
+        await tape.step(2)
+        await tape.note([FAILED], status="failed")
+
+        async with address.watch(tape.session_id, ada.token, last_seq=last_seq) as client:
+            code = await client.until_closed()
+
+        assert code == 1000
+        assert client.names().count("session_error") == client.names().count("error") == 1
+        assert client.of("error")[0]["data"] == FAILED["data"]
+
     async def test_a_session_that_failed_silently_says_that_it_failed(
         self, address: Address, tape: Tape, ada: Person
     ) -> None:
@@ -388,10 +413,9 @@ class TestLive:
     async def test_a_failure_is_told_under_both_names(
         self, address: Address, tape: Tape, ada: Person
     ) -> None:
-        failed = {"error_code": "X", "message": "m", "candle_index": 0, "recoverable": False}
         async with address.watch(tape.session_id, ada.token, last_seq=0) as client:
             await client.until("replay_complete")
-            await tape.note([{"event": "session_error", "data": failed}], status="failed")
+            await tape.note([FAILED], status="failed")
             code = await client.until_closed()
 
         assert code == 1000
