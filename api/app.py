@@ -50,6 +50,7 @@ def bare_app(version: str) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url="/api/docs",
         redoc_url=None,
+        redirect_slashes=False,
         responses=documented(500),
     )
     install_error_handlers(app)

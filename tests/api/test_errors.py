@@ -19,6 +19,10 @@ async def test_an_unknown_address_is_404(world: World) -> None:
         error_of(await http.get("/api/nothing"), 404, "NOT_FOUND")
 
 
+async def test_an_address_with_one_slash_too_many_is_404(ada: Person) -> None:
+    error_of(await ada.get("/api/agents/"), 404, "NOT_FOUND")
+
+
 async def test_a_wrong_method_is_405(world: World) -> None:
     async with world.http() as http:
         error_of(await http.post("/api/health"), 405, "METHOD_NOT_ALLOWED")
