@@ -59,6 +59,7 @@ POSTGRES_SETTINGS = {
     "jit": "off",  # the queries are short: compiling them costs more than it saves
     "timezone": "UTC",
     "log_timezone": "UTC",
+    "log_error_verbosity": "terse",  # the detail of an error repeats values of the row
 }
 # A killed process loses nothing this way, only a power cut would; test data need not survive one.
 POSTGRES_SETTINGS_WITHOUT_SYNC = {"fsync": "off", "full_page_writes": "off"}
