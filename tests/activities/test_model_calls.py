@@ -1,0 +1,115 @@
+"""The rows of model calls: what is counted, and what counts."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+
+from db.repositories.stepping import BookedReply, CallKey, SteppingRepository
+from tests.activities.experiments import Bench
+from tests.laboratory import Plan
+
+REPLY = BookedReply(
+    raw_reply="{}",
+    usage={"prompt_tokens": 10, "completion_tokens": 2},
+    tokens=12,
+    cost_usd=0.25,
+    generation_id=None,
+    model_used=None,
+    latency_ms=5,
+)
+
+
+async def a_key(bench: Bench) -> CallKey:
+    session_id = await bench.laboratory.add_session(Plan(candles=2))
+    return CallKey(session_id=session_id, epoch=0, candle_number=0, call_no=1)
+
+
+async def opened(bench: Bench, key: CallKey) -> bool:
+    database, user_id = bench.laboratory.database, bench.laboratory.user_id
+    async with database.statements_for_user(user_id) as connection:
+        return await SteppingRepository(connection).open_call(key, id=uuid4(), request_hash="h")
+
+
+async def refused(bench: Bench, key: CallKey) -> None:
+    database, user_id = bench.laboratory.database, bench.laboratory.user_id
+    async with database.statements_for_user(user_id) as connection:
+        await SteppingRepository(connection).refuse_call(key)
+
+
+async def booked(bench: Bench, key: CallKey) -> int | None:
+    database, user_id = bench.laboratory.database, bench.laboratory.user_id
+    async with database.statements_for_user(user_id) as connection:
+        return await SteppingRepository(connection).book_call(key, REPLY)
+
+
+async def counted(server: psycopg.AsyncConnection[Any], session_id: UUID) -> tuple[int, float]:
+    cursor = await server.execute(
+        "SELECT possibly_paid_twice, cost_usd::float8 FROM trading_sessions WHERE id = %s",
+        (session_id,),
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+async def test_a_call_that_was_refused_is_made_again_and_not_counted(bench: Bench):
+    key = await a_key(bench)
+    for _ in range(3):
+        assert await opened(bench, key)
+        await refused(bench, key)
+    assert await opened(bench, key)
+
+    assert await booked(bench, key) == 1
+    assert await counted(bench.server, key.session_id) == (0, 0.25)
+
+
+async def test_an_unknown_call_is_counted_once_whatever_is_refused_afterwards(bench: Bench):
+    key = await a_key(bench)
+    assert await opened(bench, key)
+    assert await opened(bench, key)
+    await refused(bench, key)
+    assert await opened(bench, key)
+
+    assert await booked(bench, key) == 2
+    assert await counted(bench.server, key.session_id) == (1, 0.25)
+
+
+async def test_unknown_calls_of_several_decisions_add_up(bench: Bench):
+    one = await a_key(bench)
+    other = CallKey(session_id=one.session_id, epoch=0, candle_number=1, call_no=2)
+    for key, times in ((one, 3), (other, 2)):
+        for _ in range(times):
+            assert await opened(bench, key)
+
+    assert await counted(bench.server, one.session_id) == (3, 0.0)
+
+
+async def test_a_reply_counts_although_a_twin_attempt_was_refused(bench: Bench):
+    key = await a_key(bench)
+    assert await opened(bench, key)
+    await refused(bench, key)
+
+    assert await booked(bench, key) == 1
+
+
+async def test_a_reply_is_booked_and_paid_once(bench: Bench):
+    key = await a_key(bench)
+    assert await opened(bench, key)
+    assert await booked(bench, key) == 1
+
+    assert await booked(bench, key) is None
+    assert not await opened(bench, key)
+    assert await counted(bench.server, key.session_id) == (0, 0.25)
+
+
+async def test_an_older_epoch_opens_and_books_nothing(bench: Bench):
+    key = await a_key(bench)
+    assert await opened(bench, key)
+    await bench.server.execute(
+        "UPDATE trading_sessions SET epoch = 1 WHERE id = %s", (key.session_id,)
+    )
+
+    assert not await opened(bench, key)
+    assert await booked(bench, key) is None
+    assert await counted(bench.server, key.session_id) == (0, 0.0)
