@@ -11,9 +11,7 @@ from temporalio.exceptions import ApplicationError
 from db.engine import Database
 from db.market_frames import FrameKey, MarketFrame, MarketFrames
 from db.repositories.running_sessions import RunningSessionRepository, SessionSettings
-from trading.candles import Timeframe
 from trading.decisions import Cadence
-from trading.indicators import CustomIndicator
 from trading.simulation import Rules
 
 # A thousand sessions at once are a few megabytes.
@@ -94,16 +92,5 @@ def _context(session_id: UUID, settings: SessionSettings) -> SessionContext:
             first=settings.first_decision_candle,
             interval=1 if every else settings.decision_interval_candles,
         ),
-        frame_key=FrameKey(
-            data_set_id=settings.data_set_id,
-            start_ms=int(settings.start_date.timestamp() * 1000),
-            end_ms=int(settings.end_date.timestamp() * 1000),
-            timeframe=Timeframe.parse(settings.timeframe),
-            warm_up=settings.warm_up_candles,
-            identifiers=tuple(settings.indicators),
-            custom=tuple(
-                CustomIndicator(name=each["name"], formula=each["formula"])
-                for each in settings.custom_indicators
-            ),
-        ),
+        frame_key=FrameKey.of_session(settings),
     )

@@ -20,7 +20,7 @@ from api.errors import Conflict, Invalid, NotFound, Unavailable
 from api.schemas.arena import StartBacktest, instant_of
 from db.engine import Database
 from db.identifiers import new_id
-from db.market_frames import FrameKey, MarketFrame, MarketFrames
+from db.market_frames import FrameKey, MarketFrame, MarketFrames, stored_formulas
 from db.models.agents import AgentRecord
 from db.models.candles import DataSetRecord
 from db.models.sessions import NewSession, SessionRecord
@@ -30,7 +30,7 @@ from db.repositories.data_sets import DataSetRepository
 from db.repositories.sessions import SessionRepository
 from db.repositories.users import UserRepository
 from trading.candles import Timeframe
-from trading.indicators import CustomIndicator, plan_indicators
+from trading.indicators import plan_indicators
 from trading.rules import FillTiming, Intrabar, Mode, Rules
 from workflows.runtime import BacktestStart, Temporal, TemporalUnreachable, backtest_id
 
@@ -180,10 +180,7 @@ def _range(
 
 
 def _frame_key(basis: Basis, timeframe: Timeframe) -> FrameKey:
-    custom = tuple(
-        CustomIndicator(name=each["name"], formula=each["formula"])
-        for each in basis.agent.custom_indicators
-    )
+    custom = stored_formulas(basis.agent.custom_indicators)
     plan = plan_indicators(basis.agent.indicators, custom)
     return FrameKey(
         data_set_id=basis.data_set.id,

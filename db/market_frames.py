@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from db.engine import Database
 from db.repositories.candles import CandleRepository
+from db.repositories.running_sessions import SessionSettings
 from trading.candles import Candle, CandleSeries, Timeframe
 from trading.indicators import CustomIndicator, compute_indicators, plan_indicators
 
@@ -34,6 +35,18 @@ class FrameKey:
     identifiers: tuple[str, ...]
     custom: tuple[CustomIndicator, ...] = ()
     blind: bool = False
+
+    @classmethod
+    def of_session(cls, settings: SessionSettings) -> Self:
+        return cls(
+            data_set_id=settings.data_set_id,
+            start_ms=int(settings.start_date.timestamp() * 1000),
+            end_ms=int(settings.end_date.timestamp() * 1000),
+            timeframe=Timeframe.parse(settings.timeframe),
+            warm_up=settings.warm_up_candles,
+            identifiers=tuple(settings.indicators),
+            custom=stored_formulas(settings.custom_indicators),
+        )
 
     def as_blind(self) -> Self:
         return replace(self, blind=True)
@@ -110,6 +123,11 @@ class MarketFrames:
                 warm_up=key.warm_up,
             )
         return await asyncio.to_thread(build_frame, key, series, warm_up)
+
+
+def stored_formulas(stored: Sequence[Mapping[str, str]]) -> tuple[CustomIndicator, ...]:
+    """The formulas of an agent, as its versions keep them."""
+    return tuple(CustomIndicator(name=each["name"], formula=each["formula"]) for each in stored)
 
 
 def build_frame(key: FrameKey, series: CandleSeries, warm_up: int) -> MarketFrame:

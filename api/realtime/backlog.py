@@ -12,15 +12,13 @@ from redis.exceptions import RedisError
 
 from db.engine import Database
 from db.market_frames import FrameKey, MarketFrame, MarketFrames
-from db.repositories.running_sessions import RunningSessionRepository, SessionSettings
+from db.repositories.running_sessions import RunningSessionRepository
 from db.repositories.steps import StepRepository, StoredStep
 from db.repositories.watching import Standing, WatchingRepository
 from events.payloads import Payload, candle_payload
 from events.records import StepRecord, step_events
 from events.subscriber import SessionSubscriber
 from events.types import Event
-from trading.candles import Timeframe
-from trading.indicators import CustomIndicator
 
 _CACHED_WINDOWS = 1_000
 # Redis that hangs is as good as none: the database has the same events.
@@ -108,23 +106,8 @@ class Backlog:
                 settings = await RunningSessionRepository(session).settings(session_id)
             if settings is None:
                 raise LookupError(f"session {session_id} lost its agent version or its data set")
-            window = self._windows[session_id] = _window(settings)
+            window = self._windows[session_id] = FrameKey.of_session(settings)
         return await self._frames.get(user_id, window)
-
-
-def _window(settings: SessionSettings) -> FrameKey:
-    return FrameKey(
-        data_set_id=settings.data_set_id,
-        start_ms=int(settings.start_date.timestamp() * 1000),
-        end_ms=int(settings.end_date.timestamp() * 1000),
-        timeframe=Timeframe.parse(settings.timeframe),
-        warm_up=settings.warm_up_candles,
-        identifiers=tuple(settings.indicators),
-        custom=tuple(
-            CustomIndicator(name=each["name"], formula=each["formula"])
-            for each in settings.custom_indicators
-        ),
-    )
 
 
 def _candle(row: StoredStep, frame: MarketFrame | None) -> Payload | None:
