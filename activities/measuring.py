@@ -21,6 +21,7 @@ from db.repositories.finished_sessions import (
     SessionTotals,
 )
 from db.repositories.steps import StepRepository
+from events.durations import display_duration
 from events.payloads import percent, result_id
 from trading.decisions import Action, Decision, OrderTerms
 from trading.metrics import (
@@ -105,19 +106,8 @@ class Measured:
             "sharpe_ratio": self.metrics.sharpe,
             "profit_factor": self.metrics.profit_factor,
             "duration_seconds": duration_seconds,
-            "duration_display": duration_display(duration_seconds),
+            "duration_display": display_duration(duration_seconds),
         }
-
-
-def duration_display(seconds: float) -> str:
-    """The two largest units of a duration: `4h 23m`."""
-    left = int(max(seconds, 0))
-    parts: list[str] = []
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, length)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
 
 
 async def measure(

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, model_validator
 
-from api.durations import display_duration
 from api.schemas.base import Finite, RequestBody, Shape, Text
 from api.wire import progress_pct
 from db.models.sessions import SessionStatus
+from events.durations import display_duration
 from trading.candles import Timeframe, parse_asset
 from workflows.backtest import Progress
 

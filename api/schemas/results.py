@@ -6,7 +6,6 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api.durations import display_duration
 from api.schemas.agents import Mode
 from api.schemas.arena import Asset, Moment, instant_of
 from api.schemas.base import Filters, Page, Pagination, Search, Shape
@@ -16,6 +15,7 @@ from db.models.trades import TradeRecord
 from db.repositories.decisions import DecisionFilter
 from db.repositories.results import ResultFilter
 from db.repositories.trades import TradeFilter, TradeSummary
+from events.durations import display_duration
 
 TestType = Literal["backtest", "forward"]
 CandleIndex = Annotated[int, Field(ge=0, le=10_000_000)]

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from api.durations import display_duration
 from api.wire import encode_frame, public_data
+from events.durations import display_duration
 from events.payloads import candle_payload
 from events.types import Event
 from trading.candles import Candle
