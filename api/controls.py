@@ -10,9 +10,8 @@ from api.errors import Conflict, NotFound, Unavailable
 from db.engine import Database
 from db.models.sessions import UNFINISHED, SessionStatus
 from db.repositories.sessions import SessionRepository
+from workflows.policies import Speed
 from workflows.runtime import Temporal, TemporalUnreachable, WorkflowFinished
-
-Speed = Literal["slow", "normal", "fast", "instant"]
 
 # How long a request waits for the result that a stop leads to.
 STOP_PATIENCE = timedelta(seconds=10)

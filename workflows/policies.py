@@ -1,7 +1,7 @@
 """Every time limit and retry, with its reason."""
 
 from datetime import timedelta
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
@@ -71,6 +71,8 @@ DECISION = ActivityOptions(
     # What was paid is booked before the workflow goes on.
     cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 )
+
+Speed = Literal["slow", "normal", "fast", "instant"]
 
 # Milliseconds between candles, as the front end's four speeds promise.
 PLAYBACK_DELAY = {

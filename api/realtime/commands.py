@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from api.controls import Controls, Speed
+from api.controls import Controls
 from api.errors import ApiError
 from api.realtime.frames import error_message, own_message
 from api.realtime.watcher import Watcher
 from events.types import iso_timestamp
 from integrations.errors import IntegrationError
+from workflows.policies import Speed
 
 MAX_FRAME_BYTES = 16 * 1024
 COMMANDS_PER_SECOND = 10

@@ -1,6 +1,7 @@
 """Market data: what there is, candles, indicators, and uploads of one's own."""
 
 import asyncio
+from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
@@ -36,6 +37,7 @@ from integrations.candle_files import read_candle_file
 from trading.candles import CandleSeries, Timeframe, asset_id
 from trading.errors import TradingError
 from trading.indicators import catalog
+from workflows.policies import PLAYBACK_DELAY
 
 router = APIRouter(prefix="/api/data", tags=["market data"], responses=documented(401, 403, 503))
 _uploads = APIRouter(route_class=SignedInRoute)
@@ -59,12 +61,6 @@ _PRESET_TEXTS = {
     "crash": ("Crash", "The fall of FTX and what followed"),
     "custom": ("Custom", "Dates of your own"),
 }
-_SPEEDS = (
-    ("slow", "Slow", 1000),
-    ("normal", "Normal", 500),
-    ("fast", "Fast", 200),
-    ("instant", "Instant", 0),
-)
 
 
 @router.get("/assets")
@@ -96,7 +92,10 @@ async def list_presets(_: CurrentUser) -> PresetsAnswer:
     return PresetsAnswer(
         date_presets=[_preset(name) for name in _PRESET_TEXTS],
         playback_speeds=[
-            PlaybackSpeedOut(id=speed, name=name, ms=ms) for speed, name, ms in _SPEEDS
+            PlaybackSpeedOut(
+                id=speed, name=speed.capitalize(), ms=delay // timedelta(milliseconds=1)
+            )
+            for speed, delay in PLAYBACK_DELAY.items()
         ],
     )
 

@@ -12,9 +12,9 @@ from db.models.sessions import SessionStatus
 from events.durations import display_duration
 from trading.candles import Timeframe, parse_asset
 from workflows.backtest import Progress
+from workflows.policies import Speed
 
 DatePreset = Literal["7d", "30d", "90d", "bull", "crash", "custom"]
-Speed = Literal["slow", "normal", "fast", "instant"]
 PublicStatus = Literal["initializing", "running", "paused", "completed", "failed"]
 
 _NOT_YET = "council mode is not available yet; send council_mode: false"
