@@ -33,6 +33,8 @@ from workflows.runtime import Temporal, connect
 
 # A cancelled model call is seen by its activity within this time.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
+# Work of a worker that died waits this long for it before another one may replay and go on.
+STICKY_TIMEOUT = timedelta(seconds=5)
 RECONCILE_INTERVAL_S = 60.0
 # Redis that hangs holds up a step no longer than this; events are in the database anyway.
 REDIS_TIMEOUT_S = 2.0
@@ -102,6 +104,7 @@ def build_workers(
         ],
         max_concurrent_activities=max_activities,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(minimum=2, initial=5, maximum=20),
+        sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=grace,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
