@@ -25,6 +25,7 @@ _STANDING = """
     SELECT status, pause_reason, cursor, last_seq, epoch, open_position IS NOT NULL AS is_open
     FROM trading_sessions WHERE id = %s
 """
+_ASKING = "SELECT candle_number FROM model_calls WHERE session_id = %s AND status = 'started'"
 _STEPS = """
     SELECT candle_number, phase, equity, drawdown, first_seq, last_seq, happened_at, stats, events
     FROM steps WHERE session_id = %s ORDER BY last_seq
@@ -53,6 +54,14 @@ class Database:
     async def standing(self, session_id: str) -> Row:
         """How a session stands, waited for."""
         return (await self._read(_STANDING, session_id))[0]
+
+    async def asking(self, session_id: str) -> int:
+        """Wait for a request to the model to begin; return its candle."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := await self._read(_ASKING, session_id)):
+            if time.monotonic() > deadline:
+                raise TimeoutError("no model was asked")
+        return int(found[0]["candle_number"])
 
     async def steps(self, session_id: str) -> list[Row]:
         return await self._read(_STEPS, session_id)

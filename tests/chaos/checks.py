@@ -17,6 +17,7 @@ IMPORT_LIMIT_SECONDS = 10.0
 # A dead worker is noticed by the time limits of what it was doing, and comes back in seconds.
 STANDSTILL_LIMIT_SECONDS = {
     "worker": 20.0,
+    "request": 20.0,
     "redis": 5.0,
     "api": 5.0,
     "postgres": 20.0,
@@ -24,6 +25,7 @@ STANDSTILL_LIMIT_SECONDS = {
     "simulators": 20.0,
     "everything": 60.0,
 }
+UNUSUAL_SECONDS = 0.5
 # A decision that was interrupted belongs to the candle stepped last before the kill, or, when the
 # kill waited for its moment, to one of the next.
 _CANDLES_FROM_KILL = 3
@@ -110,8 +112,8 @@ def standstills(run: Run) -> list[Standstill]:
     return [
         Standstill(
             kill=kill,
-            session_seconds=_longest_gap(stored, kill.at, end),
-            client_seconds=_longest_gap(heard, kill.at, end),
+            session_seconds=_silence(stored, kill.at, end),
+            client_seconds=_silence(heard, kill.at, end),
         )
         for kill, end in zip(run.kills, ends, strict=True)
     ]
@@ -271,10 +273,10 @@ def _is_near_a_kill(candle: int, kills: Iterable[Kill]) -> bool:
     return any(abs(candle - (kill.candle - 1)) <= _CANDLES_FROM_KILL for kill in kills)
 
 
-def _longest_gap(times: Sequence[float], start: float, end: float) -> float:
-    """The longest time between two neighbours of which the second lies between start and end."""
-    pairs = pairwise(times)
-    return max((later - earlier for earlier, later in pairs if start <= later < end), default=0.0)
+def _silence(times: Sequence[float], start: float, end: float) -> float:
+    """All the time between neighbours that lie unusually far apart, the second after `start`."""
+    gaps = [later - earlier for earlier, later in pairwise(times) if start <= later < end]
+    return sum(gap for gap in gaps if gap > UNUSUAL_SECONDS)
 
 
 def _same(claim: str, ours: Sequence[Any], theirs: Sequence[Any]) -> Line:

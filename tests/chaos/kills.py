@@ -58,6 +58,10 @@ class Killer:
                 await self._collect_first()
                 await self.stack.kill("simulators")
                 self.stack.thaw("worker")
+            case "request":
+                candle = await self.database.asking(session_id) + 1
+                await asyncio.sleep(strike.delay / 10)
+                at = await self.stack.kill("worker")
             case victim:
                 at = await self.stack.kill(victim)
         return Kill(victim=strike.victim, candle=candle, at=at)

@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Literal
 
-Victim = Literal["worker", "redis", "api", "postgres", "temporal", "simulators", "everything"]
+# "request" is the worker, killed while a request to the model is on its way.
+Victim = Literal[
+    "worker", "request", "redis", "api", "postgres", "temporal", "simulators", "everything"
+]
 
 FIRST_CANDLE = datetime(2022, 3, 1, tzinfo=UTC)
 # Nothing is killed before the test is under way nor when it is about to end.
@@ -17,7 +20,10 @@ _CANDLE_SECONDS = 0.06
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strike:
-    """A kill: `delay` seconds after `candle` candles have been stepped."""
+    """A kill: `delay` seconds after `candle` candles have been stepped.
+
+    Of a request, its beginning counts, and the delay is a tenth of that.
+    """
 
     victim: Victim
     candle: int
@@ -34,6 +40,7 @@ class Plan:
     interval: int = 1
     victims: Sequence[Victim] = (
         *("worker",) * 5,
+        *("request",) * 2,
         *("redis",) * 2,
         *("api",) * 2,
         "postgres",
