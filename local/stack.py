@@ -236,6 +236,8 @@ class Stack:
 
     def _prepare(self, api_port: int | None) -> StackPlan:
         former = self._directory.record
+        # A stack that was killed left a record that says it is ready.
+        self._directory.write(former.model_copy(update={"state": "starting"}))
         end_children(former)
         self._directory.create_keys()
         given = given_settings()
@@ -331,10 +333,15 @@ def _wait_until_ready(
     directory: DataDirectory, supervisor: subprocess.Popen[bytes], log_file: Path
 ) -> None:
     deadline = time.monotonic() + BACKGROUND_START_SECONDS
-    while directory.record.state != "ready" or not directory.is_running:
+    while not _is_ready(directory.record, supervisor.pid) or not directory.is_running:
         if supervisor.poll() is not None or time.monotonic() > deadline:
             raise ServerNotStarted(f"The stack did not start.\n{log_tail(log_file)}")
         time.sleep(0.1)
+
+
+def _is_ready(record: StackRecord, supervisor_pid: int) -> bool:
+    is_its_own = record.supervisor is not None and record.supervisor.pid == supervisor_pid
+    return is_its_own and record.state == "ready"
 
 
 def _asked_port(port: int) -> int:
