@@ -29,10 +29,6 @@ class Shape(BaseModel):
     model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
 
 
-class Message(Shape):
-    message: str
-
-
 class Pagination(Shape):
     page: int
     limit: int

@@ -4,7 +4,7 @@ from db.models.agents import Agent, AgentRecord, AgentVersion, AgentVersionRecor
 from db.models.api_keys import ApiKey, ApiKeyRecord
 from db.models.candles import DataSet, DataSetRecord, StoredCandle
 from db.models.columns import Base
-from db.models.decisions import Decision, DecisionRecord, ModelCall, ModelCallRecord
+from db.models.decisions import Decision, DecisionRecord, ModelCall
 from db.models.idempotency import IdempotencyKey, IdempotencyRecord
 from db.models.inbox import (
     ActivityLog,
@@ -16,7 +16,7 @@ from db.models.inbox import (
 )
 from db.models.results import NewResult, ResultListed, ResultRecord, TestResult
 from db.models.sessions import NewSession, SessionRecord, SessionStatus, TradingSession
-from db.models.steps import Step, StepRecord
+from db.models.steps import Step
 from db.models.trades import Trade, TradeRecord
 from db.models.users import User, UserRecord, UserSettings, UserSettingsRecord
 
@@ -37,7 +37,6 @@ __all__ = [
     "IdempotencyKey",
     "IdempotencyRecord",
     "ModelCall",
-    "ModelCallRecord",
     "NewActivity",
     "NewNotification",
     "NewResult",
@@ -49,7 +48,6 @@ __all__ = [
     "SessionRecord",
     "SessionStatus",
     "Step",
-    "StepRecord",
     "StoredCandle",
     "TestResult",
     "Trade",

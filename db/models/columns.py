@@ -81,7 +81,6 @@ Json = Annotated[dict[str, Any], Field(sa_type=JSONB)]
 OptionalJson = Annotated[
     dict[str, Any] | None, Field(default=None, sa_type=JSONB(none_as_null=True))
 ]
-JsonList = Annotated[list[Any], Field(sa_type=JSONB)]
 # Set by the database, so absent from a row that is still to be inserted.
 StampedByDatabase = Annotated[
     datetime | None, Field(default=None, sa_type=_UTC, nullable=False, sa_column_kwargs=_NOW)

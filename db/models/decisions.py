@@ -75,11 +75,18 @@ class DecisionRecord(DecisionFields):
     created_at: datetime
 
 
-class ModelCallFields(Base):
+class ModelCall(Base, table=True):
     """One request to the model provider: `started` before it is sent, `done` with the raw reply.
 
-    `refused` when the provider answered with an error, so that nothing was bought.
+    `refused` when the provider answered with an error, so that nothing was bought. A call that is
+    started again while it was still `started` was possibly paid for twice.
     """
+
+    __tablename__ = "model_calls"
+    __table_args__ = (
+        UniqueConstraint("session_id", "candle_number", "call_no"),
+        one_of("status", "started", "refused", "done"),
+    )
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     session_id: UUID = Field(foreign_key="trading_sessions.id", ondelete="CASCADE")
@@ -97,25 +104,5 @@ class ModelCallFields(Base):
     latency_ms: int | None = None
     started_at: StampedByDatabase = None
     finished_at: OptionalTimestamp = None
-
-
-class ModelCall(ModelCallFields, table=True):
-    """`refused` was answered with an error and cost nothing.
-
-    A call that is started again while it was still `started` was possibly paid for twice.
-    """
-
-    __tablename__ = "model_calls"
-    __table_args__ = (
-        UniqueConstraint("session_id", "candle_number", "call_no"),
-        one_of("status", "started", "refused", "done"),
-    )
-
     created_at: StampedByDatabase = None
     updated_at: StampedByDatabase = None
-
-
-class ModelCallRecord(ModelCallFields):
-    """A model call as read."""
-
-    created_at: datetime

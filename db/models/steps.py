@@ -19,8 +19,24 @@ from db.models.columns import (
 )
 
 
-class StepFields(Base):
-    """A step; `state` is on the last row of each transaction only, its floats as shortest repr."""
+class Step(Base, table=True):
+    """A step; `state` is on the last row of each transaction only, its floats as shortest repr.
+
+    Numbered by the session row, so that `(session_id, last_seq)` orders a client's replay.
+    """
+
+    __tablename__ = "steps"
+    __table_args__ = (
+        one_of("phase", "step", "decision", "control"),
+        Index("uq_steps_session_id_last_seq", "session_id", "last_seq", unique=True),
+        Index(
+            "uq_steps_session_id_control_id",
+            "session_id",
+            "control_id",
+            unique=True,
+            postgresql_where=text("control_id IS NOT NULL"),
+        ),
+    )
 
     session_id: UUID = Field(
         foreign_key="trading_sessions.id", ondelete="CASCADE", primary_key=True
@@ -40,26 +56,4 @@ class StepFields(Base):
         default_factory=list, sa_type=JSONB, sa_column_kwargs=default("'[]'")
     )
     state: OptionalJson = None
-
-
-class Step(StepFields, table=True):
-    """Numbered by the session row, so that `(session_id, last_seq)` orders a client's replay."""
-
-    __tablename__ = "steps"
-    __table_args__ = (
-        one_of("phase", "step", "decision", "control"),
-        Index("uq_steps_session_id_last_seq", "session_id", "last_seq", unique=True),
-        Index(
-            "uq_steps_session_id_control_id",
-            "session_id",
-            "control_id",
-            unique=True,
-            postgresql_where=text("control_id IS NOT NULL"),
-        ),
-    )
-
     created_at: StampedByDatabase = None
-
-
-class StepRecord(StepFields):
-    """A step as read."""

@@ -117,26 +117,6 @@ class DataSetRepository:
             *_from_source(source),
         )
 
-    async def covering(
-        self,
-        asset: str,
-        timeframe: Timeframe,
-        *,
-        start: datetime,
-        end: datetime,
-        source: str | None = None,
-    ) -> DataSetRecord | None:
-        """Return the preferred set whose candles reach from `start` to `end`."""
-        found = await self._select(
-            col(DataSet.asset) == asset,
-            col(DataSet.timeframe) == timeframe.value,
-            col(DataSet.first_open_time) <= start,
-            col(DataSet.last_open_time)
-            >= end - func.make_interval(0, 0, 0, 0, 0, timeframe.minutes),
-            *_from_source(source),
-        )
-        return found[0] if found else None
-
     async def available(self) -> list[Availability]:
         """Return every asset and timeframe there is, with the span of all its sets."""
         rows = await self._session.execute(

@@ -52,13 +52,6 @@ class DecisionRepository:
         async for decision in found:
             yield _record(decision)
 
-    async def prompt(self, session_id: UUID, candle_number: int) -> bytes | None:
-        """Return the compressed prompt of a decision."""
-        query = select(col(Decision.prompt_text)).where(
-            col(Decision.session_id) == session_id, col(Decision.candle_number) == candle_number
-        )
-        return await self._session.scalar(query)
-
 
 def _without_prompt() -> Select[Decision]:
     return select(Decision).options(_NO_PROMPT)

@@ -55,11 +55,8 @@ class ResultRepository:
 
     async def get(self, result_id: UUID) -> ResultRecord | None:
         """Return a whole result."""
-        return await self._find(col(TestResult.id) == result_id)
-
-    async def of_session(self, session_id: UUID) -> ResultRecord | None:
-        """Return the result of a session."""
-        return await self._find(col(TestResult.session_id) == session_id)
+        found = await self._session.get(TestResult, result_id, populate_existing=True)
+        return None if found is None else ResultRecord.model_validate(found, from_attributes=True)
 
     async def add(self, new: NewResult) -> bool:
         """Store a result and bring its agent's statistics up to date; False when it was stored.
@@ -81,11 +78,6 @@ class ResultRepository:
         if stored is not None and new.agent_id is not None:
             await self._count(new.agent_id)
         return stored is not None
-
-    async def _find(self, condition: ColumnElement[bool]) -> ResultRecord | None:
-        query = select(TestResult).where(condition).execution_options(populate_existing=True)
-        found = await self._session.scalar(query)
-        return None if found is None else ResultRecord.model_validate(found, from_attributes=True)
 
     async def _count(self, agent_id: UUID) -> None:
         """Recompute the agent's statistics from its results: absolute, so never counted twice."""

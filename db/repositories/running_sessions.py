@@ -31,7 +31,7 @@ _SETTINGS = text("""
     SELECT s.user_id, s.agent_id, s.agent_version_id, s.agent_name, s.asset, s.timeframe,
         s.data_set_id, s.start_date, s.end_date, s.warm_up_candles, s.total_candles,
         s.first_decision_candle, s.decision_mode, s.decision_interval_candles, s.rules, s.blind,
-        s.max_cost_usd, s.type, s.started_at, v.model, v.indicators, v.custom_indicators,
+        s.max_cost_usd, s.type, v.model, v.indicators, v.custom_indicators,
         v.strategy_prompt, d.source AS data_source
     FROM trading_sessions s
     JOIN agent_versions v ON v.id = s.agent_version_id
@@ -96,7 +96,6 @@ class SessionSettings:
     blind: bool
     max_cost_usd: Decimal | None
     type: str
-    started_at: datetime | None
     model: str
     indicators: list[str]
     custom_indicators: list[dict[str, str]]
@@ -161,7 +160,3 @@ class RunningSessionRepository:
             _REASONING, {"session_id": session_id, "candle_number": candle_number}
         )
         return result.scalar_one_or_none() or ""
-
-
-def _json(value: dict[str, Any] | None) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()

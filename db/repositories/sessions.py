@@ -30,7 +30,6 @@ class StaleSession:
 
     id: UUID
     user_id: UUID
-    workflow_id: str
     type: str
     status: str
     agent_name: str

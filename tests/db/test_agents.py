@@ -140,11 +140,12 @@ async def test_a_deleted_agent_leaves_its_results_and_its_name_on_them(account: 
     agent = await account.add_agent()
     ended = await account.add_session(agent, status="completed")
     async with account.database.for_user(account.id) as session:
-        assert await ResultRepository(session).add(a_result(ended))
+        stored = a_result(ended)
+        assert await ResultRepository(session).add(stored)
     async with account.database.for_user(account.id) as session:
         assert await AgentRepository(session).delete(agent.id) is not None
         assert await AgentRepository(session).get(agent.id) is None
-        result = await ResultRepository(session).of_session(ended.id)
+        result = await ResultRepository(session).get(stored.id)
 
     assert result is not None
     assert (result.agent_id, result.agent_version_id, result.agent_name) == (None, None, "Alpha")

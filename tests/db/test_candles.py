@@ -142,28 +142,6 @@ async def test_own_uploads_come_first_then_imports_then_the_newest(
     assert await candidates(account, source="exchange:binance") == [exchange.id]
 
 
-async def test_a_set_covers_a_range_that_it_reaches_at_both_ends(account: Account):
-    asset = an_asset()
-    short, _ = await add_upload(account, a_series(24), asset)
-    long, _ = await add_shared(account, a_series(72), asset)
-
-    async def covering(first_hour: int, end_hour: int) -> object:
-        async with account.database.for_user(account.id) as session:
-            found = await DataSetRepository(session).covering(
-                asset,
-                HOUR,
-                start=START + timedelta(hours=first_hour),
-                end=START + timedelta(hours=end_hour),
-            )
-            return None if found is None else found.id
-
-    assert await covering(0, 24) == short.id
-    assert await covering(0, 25) == long.id
-    assert await covering(0, 72) == long.id
-    assert await covering(0, 73) is None
-    assert await covering(-1, 24) is None
-
-
 async def test_an_upload_is_seen_by_nobody_else(account: Account, stranger: Account):
     upload, _ = await add_upload(account, a_series(50), an_asset())
 
