@@ -103,12 +103,21 @@ async def test_a_pause_survives_the_worker(laboratory: Laboratory):
     assert await laboratory.decisions(session_id) == await laboratory.decisions(plain)
 
 
+async def wait_for_delay(laboratory: Laboratory, session_id: UUID) -> None:
+    """Until the test waits between two candles."""
+    handle = laboratory.client.get_workflow_handle(backtest_id(session_id))
+    started = EventType.EVENT_TYPE_TIMER_STARTED
+    async with asyncio.timeout(20):
+        while started not in {each.event_type for each in (await handle.fetch_history()).events}:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_new_speed_cuts_a_playback_delay_short_and_is_an_event(
     staffed: Laboratory, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(policies.PLAYBACK_DELAY, "slow", timedelta(minutes=10))
     session_id = await staffed.started(Plan(candles=4, model="simulated/hold", speed="slow"))
-    await staffed.stepped(session_id, 1)
+    await wait_for_delay(staffed, session_id)
 
     await staffed.temporal.signal_speed(session_id, "faster", "instant")
     await staffed.ended(session_id)
@@ -123,7 +132,7 @@ async def test_a_pause_cuts_a_playback_delay_short(
 ):
     monkeypatch.setitem(policies.PLAYBACK_DELAY, "slow", timedelta(minutes=10))
     session_id = await staffed.started(Plan(candles=4, model="simulated/hold", speed="slow"))
-    await staffed.stepped(session_id, 1)
+    await wait_for_delay(staffed, session_id)
 
     await staffed.temporal.signal_pause(session_id, "a-pause")
     await staffed.paused(session_id)

@@ -1,0 +1,192 @@
+"""Records the histories that `test_replay.py` replays: `python -m tests.replay.record`.
+
+Record anew when a new path through a workflow is worth keeping; keep the old files as well, as
+long as a workflow that was started by the code of then may still be running.
+"""
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from redis.asyncio import Redis
+from temporalio.client import Client
+
+from activities import decisions
+from db.engine import Database
+from local.servers import PostgresServer, RedisServer, TemporalServer
+from local.simulators.openrouter import create_app
+from migrations.namespace import upgrade_namespace
+from migrations.run import upgrade
+from tests.laboratory import Laboratory, Plan
+from tests.loopback import serve_app
+from workflows.policies import PLAYBACK_DELAY
+from workflows.runtime import backtest_id, data_converter
+
+HISTORIES = Path(__file__).parent / "histories"
+NAMESPACE = "alphalab"
+# Temporal stores who made each entry; by default that is a process id and the machine's name.
+IDENTITY = "recorder"
+# Paths of the machine that a failure was raised on.
+LEFT_OUT = frozenset({"stackTrace"})
+FEW_EVENTS = "40"
+
+Scenario = Callable[[Laboratory], Awaitable[UUID]]
+
+
+async def plain(laboratory: Laboratory) -> UUID:
+    """Decisions at every other candle, stretches between them."""
+    return await laboratory.run(Plan(candles=5, model="simulated/flip", interval=2))
+
+
+async def controlled(laboratory: Laboratory) -> UUID:
+    """Slow, then paused within the delay, resumed, at another speed."""
+    session_id = await laboratory.started(Plan(candles=3, model="simulated/flip", speed="slow"))
+    await laboratory.reached(session_id, lambda row: row["last_seq"] >= 4)
+    await asyncio.sleep(0.3)
+    await laboratory.temporal.signal_pause(session_id, "a-pause")
+    await laboratory.paused(session_id)
+    await laboratory.temporal.signal_resume(session_id, "a-resume")
+    await laboratory.temporal.signal_speed(session_id, "a-speed", "fast")
+    await laboratory.ended(session_id)
+    return session_id
+
+
+async def stopped(laboratory: Laboratory) -> UUID:
+    """While the model is asked, which is cancelled."""
+    session_id = await laboratory.started(Plan(candles=3, model="simulated/hold:hang"))
+    await laboratory.stepped(session_id, 1)
+    await asyncio.sleep(0.5)
+    await laboratory.temporal.signal_stop(session_id, "a-stop", True)
+    await laboratory.ended(session_id)
+    return session_id
+
+
+async def troubled(laboratory: Laboratory) -> UUID:
+    """Without credits at first, and then with an answer that must be asked for twice."""
+    session_id = await laboratory.started(Plan(candles=2, model="simulated/flip:402-first:429"))
+    await laboratory.paused(session_id)
+    await laboratory.temporal.signal_resume(session_id, "a-resume")
+    await laboratory.ended(session_id)
+    return session_id
+
+
+async def failed(laboratory: Laboratory) -> UUID:
+    """By a defect of ours."""
+    session_id = await laboratory.started(Plan(candles=1, model="simulated/hold", total_candles=2))
+    await laboratory.reached(session_id, lambda row: row["status"] == "failed")
+    await laboratory.temporal.wait_result(session_id, timedelta(seconds=20))
+    return session_id
+
+
+async def continued(laboratory: Laboratory) -> UUID:
+    """Of several runs; the last one is what the test's id means."""
+    return await laboratory.run(Plan(candles=5, model="simulated/hold"))
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    each.__name__: each for each in (plain, controlled, stopped, troubled, failed)
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where scenarios are played."""
+
+    directory: Path
+    database: Database
+    redis: Redis
+    openrouter_url: str
+
+    @asynccontextmanager
+    async def laboratory(self, name: str, **settings: str) -> AsyncIterator[Laboratory]:
+        """A laboratory with workers, on a Temporal of its own."""
+        server = TemporalServer(self.directory / name, dynamic_config=settings)
+        server.start()
+        try:
+            await upgrade_namespace(server.address, NAMESPACE)
+            client = await Client.connect(
+                server.address,
+                namespace=NAMESPACE,
+                identity=IDENTITY,
+                data_converter=data_converter(),
+            )
+            async with httpx.AsyncClient() as http:
+                laboratory = Laboratory(
+                    database=self.database,
+                    redis=self.redis,
+                    client=client,
+                    task_queue="recorded",
+                    openrouter_url=self.openrouter_url,
+                    http=http,
+                )
+                await laboratory.sign_up()
+                async with laboratory.worker():
+                    yield laboratory
+        finally:
+            server.stop()
+
+
+async def record(stage: Stage) -> None:
+    """Play every scenario and keep its history."""
+    async with stage.laboratory("temporal") as laboratory:
+        for name, scenario in SCENARIOS.items():
+            await keep(name, laboratory.client, await scenario(laboratory))
+    few = {"limit.historyCount.suggestContinueAsNew": FEW_EVENTS}
+    async with stage.laboratory("forgetful-temporal", **few) as laboratory:
+        session_id = await continued(laboratory)
+        first = await keep("continued-last-run", laboratory.client, session_id)
+        await keep("continued-first-run", laboratory.client, session_id, run_id=first)
+
+
+async def keep(name: str, client: Client, session_id: UUID, *, run_id: str | None = None) -> str:
+    """Write a history without what names the machine; return the first run of its chain."""
+    handle = client.get_workflow_handle(backtest_id(session_id), run_id=run_id)
+    history = json.loads((await handle.fetch_history()).to_json())
+    cleaned = without_machine(history)
+    lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in cleaned["events"])
+    (HISTORIES / f"{name}.json").write_text(f'{{"events":[\n{lines}\n]}}\n')
+    started = history["events"][0]["workflowExecutionStartedEventAttributes"]
+    return str(started["firstExecutionRunId"])
+
+
+def without_machine(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_machine(item) for key, item in value.items() if key not in LEFT_OUT}
+    return [without_machine(item) for item in value] if isinstance(value, list) else value
+
+
+async def main() -> None:
+    decisions.CANCELLATION_GRACE_S = 0.2
+    PLAYBACK_DELAY["slow"] = timedelta(seconds=5)
+    HISTORIES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="alphalab-") as name, serve_app(create_app()) as url:
+        directory = Path(name)
+        postgres, redis_server = (
+            PostgresServer(directory / "postgres"),
+            RedisServer(directory / "redis"),
+        )
+        postgres.start()
+        redis_server.start()
+        upgrade(postgres.url)
+        database = Database.connect(postgres.url)
+        async with Redis.from_url(redis_server.url) as redis:
+            await record(
+                Stage(directory=directory, database=database, redis=redis, openrouter_url=url)
+            )
+        await database.dispose()
+        redis_server.stop()
+        postgres.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+    os._exit(0)  # the client's native threads may abort a process that tears itself down

@@ -1,0 +1,124 @@
+"""Tests that run while a new version is deployed go on: their histories still fit the code.
+
+A failure here means that the change needs `workflow.patched`, not a new recording.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.fernet import Fernet
+from redis.asyncio import Redis
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHistory
+from temporalio.worker import Replayer, Worker
+
+from db.engine import Database
+from events.publisher import EventPublisher
+from integrations.openrouter.client import OpenRouterClient
+from tests.replay.changed import ChangedBacktestWorkflow
+from tests.workflows.histories import payloads_of
+from worker import FernetKeyRing, build_activities, build_workers
+from workflows.backtest import BacktestWorkflow
+from workflows.runtime import data_converter
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+# What makes each history worth replaying.
+CONTAINED = {
+    "plain": {"WORKFLOW_EXECUTION_COMPLETED"},
+    "controlled": {"TIMER_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
+    "stopped": {"ACTIVITY_TASK_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
+    "troubled": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_SIGNALED"},
+    "failed": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_FAILED"},
+    "continued-first-run": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW"},
+    "continued-last-run": {"WORKFLOW_EXECUTION_COMPLETED"},
+}
+MOST_BYTES = 80_000
+
+
+def replayer(*workflows: type) -> Replayer:
+    return Replayer(workflows=workflows, data_converter=data_converter())
+
+
+def history(path: Path) -> WorkflowHistory:
+    return WorkflowHistory.from_json(path.stem, path.read_text())
+
+
+def by_name(path: Path) -> str:
+    return path.stem
+
+
+@pytest.fixture(scope="module")
+async def workers(temporal_client: Client) -> list[Worker]:
+    """The workers as they are deployed; they are never started."""
+    database = Database.connect("postgresql://nobody@localhost/nothing")
+    openrouter = OpenRouterClient(httpx.AsyncClient(), "http://localhost")
+    keys = FernetKeyRing((Fernet.generate_key().decode(),))
+    activities = build_activities(database, EventPublisher(Redis()), openrouter, keys)
+    return build_workers(temporal_client, "never-started", activities)
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=by_name)
+async def test_recorded_histories_replay(path: Path):
+    await replayer(BacktestWorkflow).replay_workflow(history(path))
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=by_name)
+async def test_a_change_that_breaks_running_tests_is_noticed(path: Path):
+    with pytest.raises(workflow.NondeterminismError):
+        await replayer(ChangedBacktestWorkflow).replay_workflow(history(path))
+
+
+def test_every_workflow_of_the_workers_has_a_history(workers: list[Worker]):
+    deployed = {
+        workflow._Definition.must_from_class(each).name
+        for worker in workers
+        for each in worker.config()["workflows"]
+    }
+    recorded = {
+        json.loads(path.read_text())["events"][0]["workflowExecutionStartedEventAttributes"][
+            "workflowType"
+        ]["name"]
+        for path in HISTORIES
+    }
+    assert deployed
+    assert deployed <= recorded
+
+
+def test_the_histories_hold_what_they_were_recorded_for():
+    found = {
+        path.stem: {
+            event["eventType"].removeprefix("EVENT_TYPE_")
+            for event in json.loads(path.read_text())["events"]
+        }
+        for path in HISTORIES
+    }
+    assert found.keys() == CONTAINED.keys()
+    assert [name for name, needed in CONTAINED.items() if not needed <= found[name]] == []
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=by_name)
+def test_the_histories_are_small_and_name_no_machine(path: Path):
+    text = path.read_text()
+    shown = text + b"".join(payloads_of(text)).decode()
+
+    assert len(text) < MOST_BYTES
+    assert set(identities(json.loads(text))) == {"recorder"}
+    assert "stackTrace" not in text
+    assert re.findall(r"(?<![\w/])/(?:home|root|tmp|usr|var|work)/", shown) == []
+
+
+def identities(value: Any) -> Iterator[str]:
+    """Who is named in a history as the author of an entry."""
+    if isinstance(value, list):
+        for item in value:
+            yield from identities(item)
+    elif isinstance(value, dict):
+        if isinstance(value.get("identity"), str):
+            yield value["identity"]
+        for item in value.values():
+            yield from identities(item)
