@@ -60,7 +60,7 @@ class Killer:
                 self.stack.thaw("worker")
             case "request":
                 candle = await self.database.asking(session_id) + 1
-                await asyncio.sleep(strike.delay / 10)
+                await asyncio.sleep(strike.delay / 20)
                 at = await self.stack.kill("worker")
             case victim:
                 at = await self.stack.kill(victim)

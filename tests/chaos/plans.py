@@ -22,7 +22,7 @@ _CANDLE_SECONDS = 0.06
 class Strike:
     """A kill: `delay` seconds after `candle` candles have been stepped.
 
-    Of a request, its beginning counts, and the delay is a tenth of that.
+    Of a request, its beginning counts, and the delay is a twentieth of that.
     """
 
     victim: Victim
