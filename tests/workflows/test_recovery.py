@@ -18,7 +18,6 @@ from temporalio.service import RPCError
 from activities.reconciliation import GIVE_UP_AFTER, Reconciler
 from db.engine import Database
 from db.repositories.sessions import StaleSession
-from local.servers import PostgresServer
 from migrations.run import upgrade
 from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
@@ -66,10 +65,7 @@ async def test_workers_that_stop_at_random_candles_change_nothing(laboratory: La
 
 @pytest.fixture
 async def apart(
-    postgres_server: PostgresServer,
-    empty_postgres_url: str,
-    connections: Connections,
-    task_queue: str,
+    empty_postgres_url: str, connections: Connections, task_queue: str
 ) -> AsyncIterator[Laboratory]:
     """A laboratory with a database of its own, where no other test's sessions wait for help."""
     upgrade(empty_postgres_url)

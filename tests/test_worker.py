@@ -1,0 +1,189 @@
+"""The worker as a process: what it needs, how it leaves, and what its death costs."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.fernet import Fernet
+from redis.asyncio import Redis
+from temporalio import activity
+from temporalio.client import Client
+
+from activities.decisions import DecisionActivities
+from activities.market_data import MarketDataActivities
+from activities.results import ResultActivities
+from activities.sessions import SessionActivities
+from db.engine import Database
+from local.simulators.openrouter import create_app
+from migrations.run import upgrade
+from tests.conftest import TEMPORAL_NAMESPACE
+from tests.laboratory import Laboratory, Plan
+from tests.loopback import serve_app
+from worker import FernetKeyRing, build_workers
+from workflows.backtest import BacktestWorkflow, decision_queue
+
+ROOT = Path(__file__).parents[1]
+FLIP = Plan(candles=14, model="simulated/flip")
+
+
+@pytest.fixture(scope="module")
+def openrouter_url() -> Iterator[str]:
+    with serve_app(create_app()) as url:
+        yield url
+
+
+@pytest.fixture
+async def laboratory(
+    empty_postgres_url: str,
+    redis_url: str,
+    temporal_client: Client,
+    task_queue: str,
+    openrouter_url: str,
+) -> AsyncIterator[Laboratory]:
+    """A database of its own: a worker process restores every session that it finds waiting."""
+    upgrade(empty_postgres_url)
+    database = Database.connect(empty_postgres_url, pool_size=5)
+    async with httpx.AsyncClient() as http, Redis.from_url(redis_url) as redis:
+        laboratory = Laboratory(
+            database=database,
+            redis=redis,
+            client=temporal_client,
+            task_queue=task_queue,
+            openrouter_url=openrouter_url,
+            http=http,
+        )
+        await laboratory.sign_up()
+        yield laboratory
+    await database.dispose()
+
+
+@pytest.fixture
+def environment(
+    laboratory: Laboratory, empty_postgres_url: str, redis_url: str, temporal_address: str
+) -> dict[str, str]:
+    """All that a worker is told."""
+    return {
+        "DATABASE_URL": empty_postgres_url,
+        "REDIS_URL": redis_url,
+        "TEMPORAL_ADDRESS": temporal_address,
+        "TEMPORAL_NAMESPACE": TEMPORAL_NAMESPACE,
+        "TEMPORAL_TASK_QUEUE": laboratory.task_queue,
+        "ENCRYPTION_KEY": laboratory.fernet_key,
+        "OPENROUTER_BASE_URL": laboratory.openrouter_url,
+        "PUBLIC_URL": "http://localhost",
+        "WORKER_GRACEFUL_SHUTDOWN_SECONDS": "2",
+    }
+
+
+@asynccontextmanager
+async def process(
+    directory: Path, environment: dict[str, str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A worker process, started where no `.env` lies; killed at the end of the block."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "worker",
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.communicate()
+
+
+async def test_a_killed_worker_process_changes_nothing_and_a_dismissed_one_leaves_in_order(
+    laboratory: Laboratory, environment: dict[str, str], tmp_path: Path
+):
+    session_id = await laboratory.started(FLIP)
+
+    async with process(tmp_path, environment) as worker:
+        await laboratory.stepped(session_id, random.randint(1, 12))
+        worker.kill()
+        assert await worker.wait() == -signal.SIGKILL
+    async with process(tmp_path, environment) as worker:
+        await laboratory.ended(session_id)
+        worker.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            said, _ = await worker.communicate()
+        assert worker.returncode == 0
+        assert b"worker_ready" in said
+        assert b"Traceback" not in said
+
+    plain = await laboratory.plain(FLIP)
+    row = await laboratory.session_row(session_id)
+    assert await laboratory.trades(session_id) == await laboratory.trades(plain) != []
+    assert await laboratory.decisions(session_id) == await laboratory.decisions(plain)
+    events = await laboratory.streamed(session_id)
+    assert [event.seq for event in events] == list(range(1, row["last_seq"] + 1))
+    asked = (await laboratory.http.get(f"{laboratory.openrouter_url}/debug/requests")).json()
+    assert 2 * FLIP.candles <= asked["total"] <= 2 * FLIP.candles + row["possibly_paid_twice"]
+    assert row["possibly_paid_twice"] <= 1
+
+
+async def test_a_worker_without_settings_names_them_and_does_not_start(tmp_path: Path):
+    async with process(tmp_path, {}) as worker:
+        async with asyncio.timeout(60):
+            said, _ = await worker.communicate()
+
+    assert worker.returncode == 1
+    assert b"Missing settings" in said
+    for name in ("DATABASE_URL", "REDIS_URL", "TEMPORAL_ADDRESS", "ENCRYPTION_KEY", "PUBLIC_URL"):
+        assert name.encode() in said
+    assert b"Traceback" not in said
+
+
+@pytest.fixture
+async def workers(laboratory: Laboratory) -> list[Any]:
+    return build_workers(laboratory.client, laboratory.task_queue, laboratory.activities())
+
+
+async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own(
+    laboratory: Laboratory, workers: list[Any]
+):
+    steps, decisions = (worker.config() for worker in workers)
+    classes = (MarketDataActivities, SessionActivities, DecisionActivities, ResultActivities)
+    defined = {
+        name
+        for each in classes
+        for name, member in vars(each).items()
+        if activity._Definition.from_callable(member) is not None
+    }
+
+    registered = [each.__name__ for each in [*steps["activities"], *decisions["activities"]]]
+    assert sorted(registered) == sorted(defined)
+    assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
+    assert decisions["task_queue"] == decision_queue(steps["task_queue"])
+    assert steps["workflows"] == [BacktestWorkflow]
+
+
+def test_any_of_the_configured_keys_opens_what_one_of_them_sealed():
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    token = Fernet(old).encrypt(b"sk-or-v1-secret").decode()
+
+    assert FernetKeyRing((new, old)).decrypt(token) == "sk-or-v1-secret"
+
+
+@pytest.mark.parametrize(
+    "token", ["", "nonsense", Fernet(Fernet.generate_key()).encrypt(b"x").decode()]
+)
+def test_what_no_key_opens_is_refused_without_repeating_it(token: str):
+    ring = FernetKeyRing((Fernet.generate_key().decode(),))
+
+    with pytest.raises(ValueError, match="cannot be opened") as refusal:
+        ring.decrypt(token)
+
+    assert token not in str(refusal.value) or not token
