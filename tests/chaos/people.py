@@ -97,14 +97,12 @@ class Person:
     async def pages(self, path: str, name: str, *, limit: int) -> list[Json]:
         """Every page of a list."""
         found: list[Json] = []
-        pages = 1
-        while len(found) < limit * pages:
-            number = len(found) // limit + 1
-            body = await self.get(f"{path}?limit={limit}&page={number}")
+        page, pages = 0, 1
+        while page < pages:
+            page += 1
+            body = await self.get(f"{path}?limit={limit}&page={page}")
             found += body[name]
             pages = body["pagination"]["total_pages"]
-            if number >= pages:
-                break
         return found
 
 
