@@ -178,7 +178,9 @@ def test_any_of_the_configured_keys_opens_what_one_of_them_sealed():
 
 
 @pytest.mark.parametrize(
-    "token", ["", "nonsense", Fernet(Fernet.generate_key()).encrypt(b"x").decode()]
+    "token",
+    ["", "nonsense", Fernet(Fernet.generate_key()).encrypt(b"x").decode()],
+    ids=["empty", "nonsense", "of-another-key"],  # every process of a run must name it alike
 )
 def test_what_no_key_opens_is_refused_without_repeating_it(token: str):
     ring = FernetKeyRing((Fernet.generate_key().decode(),))
