@@ -167,14 +167,13 @@ class DecisionActivities:
     @activity.defn
     async def request_decision(self, input: DecisionInput) -> DecisionResult:
         """Return the recorded decision of a candle, buying it first if there is none."""
-        with activity_failures(), model_failures():
-            async with heartbeating():
-                context = await self._contexts.get(input.session_id, input.user_id)
-                question = await self._prepare(context, input)
-                if question is None:
-                    return await self._recorded(context, input)
-                answer = await self._ask(question)
-                return await self._record(question, answer)
+        with activity_failures(), model_failures(), heartbeating():
+            context = await self._contexts.get(input.session_id, input.user_id)
+            question = await self._prepare(context, input)
+            if question is None:
+                return await self._recorded(context, input)
+            answer = await self._ask(question)
+            return await self._record(question, answer)
 
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> _Question | None:
         """Compose the prompt and open the first call; None when the decision is recorded."""

@@ -39,10 +39,9 @@ class MarketDataActivities:
 
         The whole series is computed at the first call and kept; later calls read it by index.
         """
-        with activity_failures():
-            async with heartbeating():
-                context = await self._contexts.get(input.session_id, input.user_id)
-                frame = await self._contexts.frame(context)
+        with activity_failures(), heartbeating():
+            context = await self._contexts.get(input.session_id, input.user_id)
+            frame = await self._contexts.frame(context)
             return CandleView(
                 candle=frame.candles.candle(input.candle_index),
                 indicators=frame.values(input.candle_index),

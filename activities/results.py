@@ -89,16 +89,15 @@ class ResultActivities:
     @activity.defn
     async def finish(self, input: FinishInput) -> FinishResult:
         """Close the position if the test's end does, measure, and store the result once."""
-        with activity_failures():
-            async with heartbeating():
-                context = await self._contexts.get(input.session_id, input.user_id)
-                frame = await self._contexts.frame(context)
-                async with self._database.for_user(context.user_id) as session:
-                    result, row = await _finish(session, context, frame, input)
-                await self._publisher.publish(
-                    context.session_id, plain_events(row, "control"), ended=True
-                )
-                return result
+        with activity_failures(), heartbeating():
+            context = await self._contexts.get(input.session_id, input.user_id)
+            frame = await self._contexts.frame(context)
+            async with self._database.for_user(context.user_id) as session:
+                result, row = await _finish(session, context, frame, input)
+            await self._publisher.publish(
+                context.session_id, plain_events(row, "control"), ended=True
+            )
+            return result
 
     @activity.defn
     async def fail(self, input: FailInput) -> None:
