@@ -215,7 +215,7 @@ class Laboratory:
         """Wait until the session's row meets the condition; return the row."""
         async with asyncio.timeout(seconds):
             while not condition(row := await self.session_row(session_id)):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
         return row
 
     async def paused(self, session_id: UUID) -> dict[str, Any]:
