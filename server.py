@@ -1,5 +1,7 @@
 """The API process: reads the settings, makes the services, serves them."""
 
+import argparse
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -87,10 +89,14 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
         )
 
 
-async def serve(settings: ApiSettings) -> None:
-    """Serve until told to stop; open sockets are then closed with 1012."""
+async def serve(settings: ApiSettings, listener: socket.socket | None = None) -> None:
+    """Serve until told to stop; open sockets are then closed with 1012.
+
+    A `listener` is used in place of the host and port of the settings.
+    """
     async with services(settings) as made:
-        await uvicorn.Server(uvicorn_config(create_app(made), settings)).serve()
+        server = uvicorn.Server(uvicorn_config(create_app(made), settings))
+        await server.serve(None if listener is None else [listener])
 
 
 def uvicorn_config(app: object, settings: ApiSettings) -> uvicorn.Config:
@@ -114,12 +120,20 @@ def uvicorn_config(app: object, settings: ApiSettings) -> uvicorn.Config:
 
 def main() -> None:
     """Run until told to stop; without its settings the process ends and names what is missing."""
+    listener = _inherited_listener()
     try:
         settings = api_settings()
     except SettingsError as e:
         sys.exit(str(e))
     configure_logging(level=settings.log_level, form=settings.log_format, process="api")
-    uvloop.run(serve(settings))
+    uvloop.run(serve(settings, listener))
+
+
+def _inherited_listener() -> socket.socket | None:
+    parser = argparse.ArgumentParser(prog="server", description=__doc__)
+    parser.add_argument("--fd", type=int, help="serve on this socket, which listens already")
+    descriptor = parser.parse_args().fd
+    return None if descriptor is None else socket.socket(fileno=descriptor)
 
 
 async def _temporal(settings: ApiSettings) -> Temporal:

@@ -19,6 +19,7 @@ CHILD_SCRIPT = Path(__file__).with_name("child.py")
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 15
 CREATION_TOLERANCE_SECONDS = 1.0
+LISTEN_BACKLOG = 2048  # uvicorn's
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
 
 
@@ -142,6 +143,18 @@ def free_port(*preferred: int | None) -> int:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             candidate.bind(("127.0.0.1", 0 if port is None else port))
             return int(candidate.getsockname()[1])
+    raise ServerNotStarted("No free TCP port on the loopback interface.")
+
+
+def listening_socket(*preferred: int | None) -> socket.socket:
+    """A socket that listens on the first preferred loopback port that is free, or on any.
+
+    Whoever holds it holds the port: a child that inherits it can neither find the port taken nor
+    be mistaken for somebody else who took it.
+    """
+    for port in (*preferred, 0):
+        with suppress(OSError):
+            return socket.create_server(("127.0.0.1", port or 0), backlog=LISTEN_BACKLOG)
     raise ServerNotStarted("No free TCP port on the loopback interface.")
 
 

@@ -1,6 +1,7 @@
 """What the stack is made of: services that can be started, waited for, watched and stopped."""
 
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -76,7 +77,9 @@ class Service:
 class PythonService(Service):
     """A module of this project, run with its settings in the environment.
 
-    With a `health_url` it is ready when that answers 200, without one as soon as it runs.
+    With a `health_url` it is ready when that answers 200, without one as soon as it runs. A
+    `listener` is passed on as `--fd`; it stays open here, so that a child that is started again
+    takes up the connections that came meanwhile.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class PythonService(Service):
         arguments: Sequence[str] = (),
         log_file: Path,
         settings: Mapping[str, str],
+        listener: socket.socket | None = None,
         health_url: str | None = None,
         stop_seconds: float = 10.0,
     ) -> None:
@@ -95,6 +99,7 @@ class PythonService(Service):
         self._module = module
         self._arguments = tuple(arguments)
         self._settings = dict(settings)
+        self._listener = listener
         self._health_url = health_url
         self._stop_seconds = stop_seconds
 
@@ -104,9 +109,12 @@ class PythonService(Service):
 
     @override
     def _command(self) -> Command:
+        inherited = () if self._listener is None else (self._listener.fileno(),)
+        listening = [text for number in inherited for text in ("--fd", str(number))]
         return Command(
             name=self.name,
-            arguments=python_module(self._module, *self._arguments),
+            arguments=python_module(self._module, *self._arguments, *listening),
+            inherited_files=inherited,
             environment=python_environment(self._settings),
             log_file=self._log_file,
             stop_seconds=self._stop_seconds,

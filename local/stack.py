@@ -5,10 +5,11 @@ not start. The local issuer, the generated keys and the simulators exist here an
 """
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,14 @@ from dotenv import dotenv_values
 
 from local.data_directory import DataDirectory, ProcessRecord, StackRecord
 from local.issuer import JWKS_PATH
-from local.processes import Command, ServerNotStarted, end_leftover, free_port, log_tail
+from local.processes import (
+    Command,
+    ServerNotStarted,
+    end_leftover,
+    free_port,
+    listening_socket,
+    log_tail,
+)
 from local.servers import PostgresServer, RedisServer, TemporalServer
 from local.services import PythonService, Service, python_environment, python_module
 from local.simulators.app import HEALTH_PATH, OPENROUTER_PATH
@@ -62,25 +70,34 @@ def command_settings(directory: DataDirectory) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The ports of one start."""
+    """The ports of one start; our own servers inherit theirs, already open."""
 
-    api: int
+    api: socket.socket
     temporal: int
     temporal_ui: int
-    simulators: int
+    simulators: socket.socket
 
     @classmethod
     def choose(cls, remembered: Mapping[str, int], *, api: int | None) -> "Ports":
         """The port asked for, or the API's own; and those of the last start that are free."""
         return cls(
-            api=_asked_port(api) if api else free_port(API_PORT, remembered.get("api")),
+            api=_asked_port(api) if api else listening_socket(API_PORT, remembered.get("api")),
             temporal=free_port(remembered.get("temporal")),
             temporal_ui=free_port(remembered.get("temporal_ui")),
-            simulators=free_port(remembered.get("simulators")),
+            simulators=listening_socket(remembered.get("simulators")),
         )
 
     def to_record(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            "api": _port(self.api),
+            "temporal": self.temporal,
+            "temporal_ui": self.temporal_ui,
+            "simulators": _port(self.simulators),
+        }
+
+    def close(self) -> None:
+        self.api.close()
+        self.simulators.close()
 
 
 class StackPlan:
@@ -99,16 +116,24 @@ class StackPlan:
         self._complete_settings()
         self.worker = self._python_service("worker", "worker", stop_seconds=WORKER_STOP_SECONDS)
         self.api = self._python_service(
-            "api", "server", health_url=f"{self.api_url}/api/health", stop_seconds=API_STOP_SECONDS
+            "api",
+            "server",
+            listener=ports.api,
+            health_url=f"{self.api_url}/api/health",
+            stop_seconds=API_STOP_SECONDS,
         )
+
+    def close(self) -> None:
+        """Give the ports back that our own servers listened on."""
+        self._ports.close()
 
     @property
     def api_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports.api}"
+        return f"http://127.0.0.1:{_port(self._ports.api)}"
 
     @property
     def _simulators_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports.simulators}"
+        return f"http://127.0.0.1:{_port(self._ports.simulators)}"
 
     def _embed_postgres(self) -> None:
         if "DATABASE_URL" not in self.settings:
@@ -151,7 +176,8 @@ class StackPlan:
         return self._python_service(
             "simulators",
             "local.simulators.app",
-            arguments=("--port", str(self._ports.simulators), "--issuer-key", key),
+            arguments=("--issuer-key", key),
+            listener=self._ports.simulators,
             health_url=f"{self._simulators_url}{HEALTH_PATH}",
         )
 
@@ -164,7 +190,7 @@ class StackPlan:
             "OPENROUTER_BASE_URL": OPENROUTER_URL,
             "PUBLIC_URL": self.api_url,
         }
-        fixed = {"ENVIRONMENT": "development", "PORT": str(self._ports.api)}
+        fixed = {"ENVIRONMENT": "development", "PORT": str(_port(self._ports.api))}
         self.settings = {**defaults, **self.settings, **fixed}
         self.addresses = {
             "API": self.api_url,
@@ -182,6 +208,7 @@ class StackPlan:
         module: str,
         *,
         arguments: Sequence[str] = (),
+        listener: socket.socket | None = None,
         health_url: str | None = None,
         stop_seconds: float = 5.0,
     ) -> PythonService:
@@ -191,6 +218,7 @@ class StackPlan:
             arguments=arguments,
             log_file=self._log(name),
             settings=self.settings,
+            listener=listener,
             health_url=health_url,
             stop_seconds=stop_seconds,
         )
@@ -232,6 +260,7 @@ class Stack:
                 finally:
                     self._update(state="stopping")
                     supervisor.stop()
+                    plan.close()
                     self._directory.write(StackRecord(ports=self._record.ports))
 
     def _prepare(self, api_port: int | None) -> StackPlan:
@@ -344,7 +373,13 @@ def _is_ready(record: StackRecord, supervisor_pid: int) -> bool:
     return is_its_own and record.state == "ready"
 
 
-def _asked_port(port: int) -> int:
-    if free_port(port) != port:
+def _asked_port(port: int) -> socket.socket:
+    listener = listening_socket(port)
+    if _port(listener) != port:
+        listener.close()
         raise ServerNotStarted(f"Port {port} is taken: name another one, or none, for the API.")
-    return port
+    return listener
+
+
+def _port(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])

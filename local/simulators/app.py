@@ -1,6 +1,7 @@
 """One process for what is simulated: OpenRouter under `/api/v1` and the token issuer's JWKS."""
 
 import argparse
+import socket
 from pathlib import Path
 
 import uvicorn
@@ -37,12 +38,13 @@ def create_app(issuer: Issuer, *, piece_delay: float = 0.0) -> Starlette:
 def main() -> None:
     """Serve the simulators on the loopback interface."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--fd", type=int, required=True, help="a socket that listens already")
     parser.add_argument("--issuer-key", type=Path, required=True)
     parser.add_argument("--piece-delay", type=float, default=0.0)
     given = parser.parse_args()
     app = create_app(Issuer.from_file(given.issuer_key), piece_delay=given.piece_delay)
-    uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", access_log=False)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server.run(sockets=[socket.socket(fileno=given.fd)])
 
 
 if __name__ == "__main__":

@@ -106,13 +106,8 @@ async def running_stack(processes: Sequence[Process] = ("worker",)) -> AsyncIter
         directory = DataDirectory(Path(path) / "data")
         directory.create()
         directory.create_keys()
-        ports = Ports(
-            api=free_port(),
-            temporal=free_port(),
-            temporal_ui=free_port(),
-            simulators=free_port(),
-        )
-        plan = StackPlan(directory, ports, {})
+        plan = StackPlan(directory, Ports.choose({}, api=free_port()), {})
+        running.callback(plan.close)
         for server in plan.servers:
             running.enter_context(server)
         client = await _prepared(plan)

@@ -1,5 +1,6 @@
 """What settings name is used; the rest is embedded."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,6 @@ from local.data_directory import DataDirectory
 from local.stack import Ports, StackPlan
 from settings import OPENROUTER_URL, ApiSettings, WorkerSettings, load
 
-PORTS = Ports(api=5001, temporal=5002, temporal_ui=5003, simulators=5004)
 EXTERNAL = {
     "DATABASE_URL": "postgresql://db/alphalab",
     "REDIS_URL": "redis://cache",
@@ -16,6 +16,13 @@ EXTERNAL = {
     "OPENROUTER_BASE_URL": "http://127.0.0.1:9000/api/v1",
     "CLERK_JWKS_URL": "https://clerk.example/.well-known/jwks.json",
 }
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    chosen = Ports.choose({}, api=None)
+    yield chosen
+    chosen.close()
 
 
 @pytest.fixture
@@ -30,17 +37,20 @@ def _names(plan: StackPlan) -> list[str]:
     return [service.name for service in plan.servers]
 
 
-def test_without_settings_everything_is_embedded(directory: DataDirectory):
-    plan = StackPlan(directory, PORTS, {})
+def test_without_settings_everything_is_embedded(directory: DataDirectory, ports: Ports):
+    plan = StackPlan(directory, ports, {})
 
     assert _names(plan) == ["postgres", "redis", "temporal", "simulators"]
     assert plan.settings["ENVIRONMENT"] == "development"
-    assert plan.settings["OPENROUTER_BASE_URL"] == "http://127.0.0.1:5004/api/v1"
+    assert (
+        plan.settings["OPENROUTER_BASE_URL"]
+        == f"http://127.0.0.1:{ports.to_record()['simulators']}/api/v1"
+    )
     assert plan.settings["ENCRYPTION_KEY"] == directory.encryption_key
 
 
-def test_with_every_server_named_none_is_embedded(directory: DataDirectory):
-    plan = StackPlan(directory, PORTS, {**EXTERNAL, "ENVIRONMENT": "production"})
+def test_with_every_server_named_none_is_embedded(directory: DataDirectory, ports: Ports):
+    plan = StackPlan(directory, ports, {**EXTERNAL, "ENVIRONMENT": "production"})
 
     assert _names(plan) == []
     assert EXTERNAL.items() <= plan.settings.items()
@@ -56,28 +66,28 @@ def test_with_every_server_named_none_is_embedded(directory: DataDirectory):
     ],
 )
 def test_a_named_server_takes_the_place_of_its_embedded_one(
-    directory: DataDirectory, name: str, missing: str
+    directory: DataDirectory, ports: Ports, name: str, missing: str
 ):
-    plan = StackPlan(directory, PORTS, {name: EXTERNAL[name]})
+    plan = StackPlan(directory, ports, {name: EXTERNAL[name]})
 
     assert missing not in _names(plan)
     assert len(plan.servers) == 3
     assert plan.settings[name] == EXTERNAL[name]
 
 
-def test_a_key_of_openrouter_means_openrouter_itself(directory: DataDirectory):
-    plan = StackPlan(directory, PORTS, {"OPENROUTER_API_KEY": "sk-or-v1-0"})
+def test_a_key_of_openrouter_means_openrouter_itself(directory: DataDirectory, ports: Ports):
+    plan = StackPlan(directory, ports, {"OPENROUTER_API_KEY": "sk-or-v1-0"})
 
     assert plan.settings["OPENROUTER_BASE_URL"] == OPENROUTER_URL
     assert "simulators" in _names(plan)  # the token issuer is still needed
 
 
-def test_the_processes_get_all_that_they_need(directory: DataDirectory):
+def test_the_processes_get_all_that_they_need(directory: DataDirectory, ports: Ports):
     settings = {
-        name.lower(): value for name, value in StackPlan(directory, PORTS, {}).settings.items()
+        name.lower(): value for name, value in StackPlan(directory, ports, {}).settings.items()
     }
 
-    assert load(ApiSettings, **settings).port == 5001
+    assert load(ApiSettings, **settings).port == ports.to_record()["api"]
     assert load(WorkerSettings, **settings).is_development
 
 
@@ -86,3 +96,14 @@ def test_the_keys_stay_the_same(directory: DataDirectory):
     directory.create_keys()
 
     assert (directory.encryption_key, directory.issuer_key_file.read_bytes()) == former
+
+
+def test_a_port_is_held_from_the_moment_it_is_chosen(ports: Ports):
+    """Two stacks that start together would otherwise choose one port, and trust one API."""
+    others = Ports.choose(ports.to_record(), api=None)
+    try:
+        taken, found = ports.to_record(), others.to_record()
+        assert found["api"] != taken["api"]
+        assert found["simulators"] != taken["simulators"]
+    finally:
+        others.close()
