@@ -1,6 +1,7 @@
 """The worker: runs workflows and activities until it is told to stop."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -189,7 +190,19 @@ def main() -> None:
     except SettingsError as e:
         sys.exit(str(e))
     configure_logging(level=settings.log_level, form=settings.log_format, process="worker")
+    spare_collector()
     uvloop.run(run(settings))
+
+
+def spare_collector() -> None:
+    """Collect garbage rarely, and never look at what the imports brought.
+
+    Nearly everything that a candle makes dies by its reference count; looking for cycles every 700
+    objects cost a tenth of the processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 if __name__ == "__main__":
