@@ -72,7 +72,7 @@ class LoadFigures:
 LOADS = (
     Load(sessions=1, candles=200, repetitions=5),
     Load(sessions=10, candles=50, repetitions=3),
-    Load(sessions=50, candles=24, repetitions=3),
+    Load(sessions=50, candles=48, repetitions=3),
 )
 QUICK_LOADS = (
     Load(sessions=1, candles=30, repetitions=1),
