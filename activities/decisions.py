@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 import orjson
 from temporalio import activity
@@ -22,6 +22,7 @@ from activities.failures import (
     budget_reached,
     model_failures,
     no_api_key,
+    passes_by_itself,
     superseded,
 )
 from activities.heartbeats import heartbeating
@@ -80,6 +81,9 @@ MAX_TOKENS = 1_000
 HTTP_TIMEOUT_S = 30.0
 # A call that is cut short by a stop may still end and be booked; it was paid for anyway.
 CANCELLATION_GRACE_S = 5.0
+# A restart of PostgreSQL, or a failover, while a reply waits to be booked.
+BOOKING_PATIENCE_S = 60.0
+BOOKING_PAUSE_S = 0.2
 # Watchers see the text grow ten times a second; every fragment repeats it whole.
 FRAGMENT_INTERVAL_S = 0.1
 
@@ -134,7 +138,7 @@ class _Question:
     frame: MarketFrame
     messages: list[Message]
     digest: str
-    api_key: str
+    api_key: str | None
     calls: Mapping[int, ModelCallRow]
 
 
@@ -196,6 +200,8 @@ class DecisionActivities:
             messages = build_messages(_view(context, state, frame, basis.past))
             digest = prompt_hash(messages)
             if not _is_done(calls.get(1)):
+                if api_key is None:
+                    raise no_api_key()
                 _check_budget(context, basis)
                 if basis.key_id is not None and basis.key_is_idle:
                     await stepping.touch_key(basis.key_id)
@@ -212,13 +218,13 @@ class DecisionActivities:
             calls=calls,
         )
 
-    def _usable_key(self, basis: DecisionBasis) -> str:
+    def _usable_key(self, basis: DecisionBasis) -> str | None:
         if basis.encrypted_key is None:
-            raise no_api_key()
+            return None
         try:
             return self._keys.decrypt(basis.encrypted_key)
         except ValueError:
-            raise no_api_key() from None
+            return None
 
     async def _ask(self, question: _Question) -> _Answer:
         """Call the model, and once more when its reply holds no valid decision."""
@@ -269,8 +275,7 @@ class DecisionActivities:
         """Store the reply; where another attempt was first, its reply is the one that counts."""
         context = question.context
         key = _key(context, question.input, call_no)
-        async with self._database.statements_for_user(context.user_id) as connection:
-            attempts = await SteppingRepository(connection).book_call(key, booked)
+        attempts = await self._booked_attempts(context.user_id, key, booked)
         if attempts is not None:
             return _booked_reply(booked, attempts)
         async with self._database.statements_for_user(context.user_id) as connection:
@@ -279,8 +284,27 @@ class DecisionActivities:
             raise superseded(question.input.session_id)
         return _stored_reply(stored)
 
+    async def _booked_attempts(
+        self, user_id: UUID, key: CallKey, booked: BookedReply
+    ) -> int | None:
+        """Book with patience: the reply is paid for and is nowhere else yet.
+
+        Temporal's next attempt would have to buy it again, so PostgreSQL is waited for here.
+        """
+        deadline = time.monotonic() + BOOKING_PATIENCE_S
+        while True:
+            try:
+                async with self._database.statements_for_user(user_id) as connection:
+                    return await SteppingRepository(connection).book_call(key, booked)
+            except Exception as e:
+                if not passes_by_itself(e) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(BOOKING_PAUSE_S)
+
     async def _send(self, question: _Question, messages: Sequence[Message]) -> ChatReply:
-        settings = question.context.settings
+        settings, api_key = question.context.settings, question.api_key
+        if api_key is None:
+            raise no_api_key()
         request = ChatRequest(
             model=settings.model,
             messages=messages,
@@ -293,7 +317,7 @@ class DecisionActivities:
         try:
             return await self._openrouter.stream_chat(
                 request,
-                api_key=question.api_key,
+                api_key=api_key,
                 on_text=fragments.add,
                 timeout=HTTP_TIMEOUT_S,
             )

@@ -82,13 +82,11 @@ def activity_failures() -> Generator[None]:
     """Let faults of PostgreSQL and Redis be retried; end on anything nobody foresaw."""
     try:
         yield
-    except (ApplicationError, PoolTimeout, RedisError, OSError):
+    except ApplicationError:
         raise
-    except (DBAPIError, postgres.Error) as e:
-        if _another_attempt_helps(e):
-            raise
-        raise _internal(e) from None
     except Exception as e:
+        if passes_by_itself(e):
+            raise
         raise _internal(e) from None
 
 
@@ -107,12 +105,15 @@ def model_failures() -> Generator[None]:
         raise ApplicationError(str(e), type="ModelRefused", non_retryable=True) from None
 
 
-def _another_attempt_helps(e: DBAPIError | postgres.Error) -> bool:
-    """PostgreSQL is away, asks to try again, or a twin attempt won the race for a unique key."""
+def passes_by_itself(e: Exception) -> bool:
+    """A server is away, asks to try again, or a twin attempt won the race for a unique key."""
     cause = e.orig if isinstance(e, DBAPIError) else e
     return isinstance(
         cause,
-        postgres.OperationalError
+        PoolTimeout
+        | RedisError
+        | OSError
+        | postgres.OperationalError
         | postgres.InterfaceError
         | postgres.UniqueViolation
         | postgres.ReadOnlySqlTransaction  # a failover under way

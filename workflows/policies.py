@@ -54,11 +54,12 @@ FINISH = ActivityOptions(
     retry_policy=_PERSISTENT,
 )
 
-# HTTP limit (30 s) < one attempt (two calls, since an invalid reply is asked for once more, and
-# the grace of a cancelled call) < all attempts. Five minutes ride out a provider's restart;
-# after that the session pauses and its owner decides.
+# HTTP limit (30 s) < one attempt (two calls, since an invalid reply is asked for once more, each
+# with a minute to be booked while PostgreSQL is away) < all attempts. Five minutes ride out a
+# provider's restart; after that the session pauses and its owner decides. A dead worker is noticed
+# by the heartbeat.
 DECISION = ActivityOptions(
-    start_to_close_timeout=timedelta(seconds=90),
+    start_to_close_timeout=timedelta(minutes=4),
     schedule_to_close_timeout=timedelta(minutes=5),
     heartbeat_timeout=timedelta(seconds=5),
     retry_policy=RetryPolicy(

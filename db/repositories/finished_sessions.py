@@ -28,7 +28,9 @@ _DECISIONS = text("""
 """)
 
 _TOTALS = text("""
-    SELECT CAST(cost_usd AS float8) AS cost_usd, tokens, invalid_replies, possibly_paid_twice,
+    SELECT CAST(cost_usd AS float8) AS cost_usd, tokens, invalid_replies,
+        possibly_paid_twice + (SELECT count(*) FROM model_calls c
+            WHERE c.session_id = s.id AND c.status = 'started') AS possibly_paid_twice,
         missed_candles, paused_candles, late_decisions, started_at, data_fingerprint,
         (SELECT count(*) FROM decisions d WHERE d.session_id = s.id) AS decisions,
         (SELECT count(*) FROM decisions d WHERE d.session_id = s.id AND d.overrides <> '[]')
@@ -48,8 +50,9 @@ _END = text("""
 
 _FAIL = text("""
     UPDATE trading_sessions SET status = 'failed', end_reason = 'system_error', completed_at = :at,
+        epoch = epoch + 1,  -- whatever still runs comes too late
         error = CAST(:error AS jsonb),
-        elapsed_seconds = extract(epoch FROM CAST(:at AS timestamptz) - started_at)
+        elapsed_seconds = coalesce(extract(epoch FROM CAST(:at AS timestamptz) - started_at), 0)
     WHERE id = :session_id
 """)
 

@@ -1,5 +1,6 @@
 """The rows of model calls: what is counted, and what counts."""
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -113,3 +114,49 @@ async def test_an_older_epoch_opens_and_books_nothing(bench: Bench):
     assert not await opened(bench, key)
     assert await booked(bench, key) is None
     assert await counted(bench.server, key.session_id) == (0, 0.0)
+
+
+async def test_a_reply_that_comes_while_postgresql_restarts_is_booked_and_not_bought_again(
+    bench: Bench,
+):
+    """Every connection is cut while the model still writes, as by a restart."""
+    session_id = await bench.laboratory.add_session(Plan(candles=2, model="simulated/flip:slow"))
+    process = bench.machine.process()
+    run = bench.run(process, session_id, "run-1")
+    await run.claim()
+    await run.step()
+    decision = asyncio.create_task(run.decide())
+    while not await bench.calls(session_id):
+        await asyncio.sleep(0.01)
+
+    await bench.server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND usename = current_user"
+        " AND datname = current_database()"
+    )
+    await decision
+
+    assert await bench.calls(session_id) == {(0, 1): "done"}
+    assert len(process.sent) == 1
+    assert (await counted(bench.server, session_id))[0] == 0
+    await process.end()
+    await bench.laboratory.database.dispose()  # whose connections were cut as well
+
+
+async def test_a_call_that_never_ended_counts_in_the_result(bench: Bench):
+    session_id = await bench.laboratory.add_session(Plan(candles=2))
+    process = bench.machine.process()
+    run = bench.run(process, session_id, "run-1")
+    await run.claim()
+    await run.step()
+    key = CallKey(session_id=session_id, epoch=run.epoch, candle_number=0, call_no=1)
+    assert await opened(bench, key)
+    await run.control("stop", "a-stop")
+
+    await run.finish()
+
+    found = await bench.laboratory.rows(
+        "SELECT possibly_paid_twice FROM test_results WHERE session_id = :id", session_id
+    )
+    assert [row["possibly_paid_twice"] for row in found] == [1]
+    await process.end()
