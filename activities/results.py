@@ -59,11 +59,14 @@ class FinishResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailInput:
-    """A session that a defect of ours ended; `message` holds nothing secret."""
+    """A session that a defect of ours ended; `message` holds nothing secret.
+
+    `epoch` is None where the run never came to own the session.
+    """
 
     session_id: str
     user_id: str
-    epoch: int
+    epoch: int | None
     error_code: str
     message: str
 
@@ -106,13 +109,16 @@ class ResultActivities:
             session_id = UUID(input.session_id)
             async with self._database.for_user(UUID(input.user_id)) as session:
                 row = await _fail(session, session_id, input)
-            await self._publisher.publish(session_id, plain_events(row, "control"), ended=True)
+            if row is not None:
+                await self._publisher.publish(session_id, plain_events(row, "control"), ended=True)
 
 
 async def _finish(
     session: AsyncSession, context: SessionContext, frame: MarketFrame, input: FinishInput
 ) -> tuple[FinishResult, NewStep | StoredStep]:
     locked = await _owned(session, context.session_id, input.epoch)
+    if locked.status == "failed":
+        raise superseded(input.session_id)
     steps = StepRepository(session)
     stored = await steps.control(context.session_id, _FINISH)
     if locked.result_id is not None and stored is not None:
@@ -122,7 +128,11 @@ async def _finish(
     latest = await steps.latest_state(context.session_id)
     state = input.state if latest is None else STATE.validate_json(latest)
     last = _last_step(state, frame, context, locked)
-    ended = Ended(step=last, reason=_end_reason(last.state, locked))
+    ended = Ended(
+        step=last,
+        reason=_end_reason(last.state, locked),
+        closes=locked.stop_close_position is not False,
+    )
     measured = await measure(session, context, frame, ended)
     row = await _write_end(session, context, frame, locked, _End(ended=ended, measured=measured))
     return _result(context, last.state), row
@@ -248,11 +258,18 @@ def _final_events(
     ]
 
 
-async def _fail(session: AsyncSession, session_id: UUID, input: FailInput) -> NewStep | StoredStep:
-    locked = await _owned(session, session_id, input.epoch)
+async def _fail(
+    session: AsyncSession, session_id: UUID, input: FailInput
+) -> NewStep | StoredStep | None:
+    """End the session; None where there is none, or where it has a result already."""
+    locked = await RunningSessionRepository(session).lock(session_id)
     steps = StepRepository(session)
     if (stored := await steps.control(session_id, _FAIL)) is not None:
         return stored
+    if locked is None or locked.result_id is not None:
+        return None
+    if input.epoch not in {None, locked.epoch}:
+        raise superseded(input.session_id)
     numbering = await steps.number_events(
         session_id, epoch=locked.epoch, cursor=locked.cursor, events=1
     )

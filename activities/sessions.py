@@ -5,6 +5,7 @@ late: it returns what is stored when its own run did the work, and ends when a n
 session.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.contexts import SessionContext, SessionContexts
 from activities.failures import activity_failures, superseded
+from activities.heartbeats import heartbeating
 from activities.market_data import CandleView
 from activities.step_rows import (
     STATE,
@@ -40,7 +42,6 @@ from db.repositories.running_sessions import (
     LockedSession,
     RunningSessionRepository,
 )
-from db.repositories.sessions import SessionRepository
 from db.repositories.stepping import SteppingRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
 from events.publisher import EventPublisher
@@ -117,10 +118,14 @@ class ControlInput:
     close_position: bool = True
     epoch: int = 0
     cursor: int = 0
+    was_paused: bool | None = None
 
-    def owned_by(self, epoch: int, cursor: int) -> Self:
-        """The same control, to be applied under this epoch before candle `cursor`."""
-        return replace(self, epoch=epoch, cursor=cursor)
+    def owned_by(self, epoch: int, cursor: int, *, was_paused: bool) -> Self:
+        """The same control, to be applied under this epoch before candle `cursor`.
+
+        `was_paused` is what the workflow knows: where the row says otherwise, the control is late.
+        """
+        return replace(self, epoch=epoch, cursor=cursor, was_paused=was_paused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,28 +160,20 @@ class SessionActivities:
                 locked = _existing(await running.lock(session_id), input.session_id)
                 if locked.status == "failed":
                     raise superseded(input.session_id)
+                stored = await StepRepository(session).latest_state(session_id)
+                state = _readable_state(stored) if stored else start(context.rules)
                 _check_time_limit(began)
                 epoch = locked.epoch
                 if locked.result_id is None and locked.owner_run_id != run_id:
                     epoch = await running.own(session_id, run_id)
-                stored = await StepRepository(session).latest_state(session_id)
-            state = STATE.validate_json(stored) if stored else start(context.rules)
             return _claimed(context, locked, epoch, state)
 
     async def _readable(self, input: ClaimInput) -> SessionContext:
-        """The settings; a session whose settings cannot be read fails here, nobody could run it."""
+        """The settings; a session whose settings cannot be read is for nobody to run."""
         try:
             return await self._contexts.get(input.session_id, input.user_id)
         except (ApplicationError, ValidationError, TradingError):
-            error = {
-                "error_code": "SESSION_UNREADABLE",
-                "message": "The test cannot be run: its agent, candles or rules are gone.",
-            }
-            async with self._database.for_user(UUID(input.user_id)) as session:
-                await SessionRepository(session).fail(
-                    UUID(input.session_id), error=error, end_reason="system_error"
-                )
-            raise
+            raise _unreadable("its agent, candles or rules are gone") from None
 
     @activity.defn
     async def execute_step(self, input: StepInput) -> SimulationState:
@@ -190,12 +187,13 @@ class SessionActivities:
     @activity.defn
     async def run_candles(self, input: ChunkInput) -> SimulationState:
         """Step a stretch of candles in one transaction, until `stop` or for half a second."""
-        with activity_failures():
-            activity.heartbeat()
+        with activity_failures(), heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
             frame = await self._contexts.frame(context)
-            outcomes = list(_stretch(context, frame, input.state, input.stop))
-            activity.heartbeat()
+            # Beside the event loop, so that no model call elsewhere misses its heartbeat.
+            outcomes = await asyncio.to_thread(
+                lambda: list(_stretch(context, frame, input.state, input.stop))
+            )
             return await self._store(context, input.epoch, input.state, outcomes)
 
     @activity.defn
@@ -227,6 +225,19 @@ class SessionActivities:
         events = [event for row in rows for event in row_events(context, row, frame)]
         await self._publisher.publish(context.session_id, events)
         return state
+
+
+def _readable_state(stored: str) -> SimulationState:
+    try:
+        return STATE.validate_json(stored)
+    except ValidationError:
+        raise _unreadable("this version cannot read its state") from None
+
+
+def _unreadable(why: str) -> ApplicationError:
+    return ApplicationError(
+        f"The test cannot be run: {why}.", type="SESSION_UNREADABLE", non_retryable=True
+    )
 
 
 def _check_time_limit(began: float) -> None:
@@ -340,7 +351,7 @@ async def _apply_control(
         return _controls(_current(locked)), applied
     if input.kind == "stop" and locked.stop_close_position is not None:
         return _controls(_current(locked)), None
-    if _changes_nothing(locked, input):
+    if _is_late(locked, input) or _changes_nothing(locked, input):
         return _controls(_current(locked)), None
     count = 0 if input.kind == "stop" else 2 if input.message else 1
     numbering = await steps.number_events(
@@ -359,6 +370,13 @@ async def _apply_control(
         session_id, [row], phase="control", ordinal=ordinal, control_id=input.control_id
     )
     return _controls(change), row
+
+
+def _is_late(locked: LockedSession, input: ControlInput) -> bool:
+    """An attempt whose twin found nothing to change and left no row, and that was overtaken."""
+    is_paused = locked.status == "paused"
+    has_moved_on = input.was_paused not in {None, is_paused} or input.cursor != locked.cursor
+    return has_moved_on or locked.status not in {"running", "paused"}
 
 
 def _changes_nothing(locked: LockedSession, input: ControlInput) -> bool:

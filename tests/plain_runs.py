@@ -49,6 +49,7 @@ class PlainRun:
     run_id: str = field(default_factory=lambda: uuid4().hex)
     claimed: ClaimResult | None = None
     now: SimulationState | None = None
+    is_paused: bool = False
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class PlainRun:
 
     async def claim(self) -> ClaimResult:
         claimed = await self.call(self.activities.sessions.claim, ClaimInput(**self.ids))
-        self.claimed, self.now = claimed, claimed.state
+        self.claimed, self.now, self.is_paused = claimed, claimed.state, claimed.paused
         return claimed
 
     async def view(self, index: int) -> CandleView:
@@ -93,7 +94,7 @@ class PlainRun:
 
     def control_input(self, kind: ControlKind, control_id: str, **options: Any) -> ControlInput:
         control = ControlInput(**self.ids, control_id=control_id, kind=kind, **options)
-        return control.owned_by(self.epoch, self.state.next_candle)
+        return control.owned_by(self.epoch, self.state.next_candle, was_paused=self.is_paused)
 
     def finish_input(self) -> FinishInput:
         return FinishInput(**self.ids, epoch=self.epoch, state=self.state)
@@ -116,7 +117,9 @@ class PlainRun:
 
     async def control(self, kind: ControlKind, control_id: str, **options: Any) -> ControlResult:
         control = self.control_input(kind, control_id, **options)
-        return await self.call(self.activities.sessions.record_control, control)
+        applied = await self.call(self.activities.sessions.record_control, control)
+        self.is_paused = applied.paused
+        return applied
 
     async def finish(self) -> FinishResult:
         return await self.call(self.activities.results.finish, self.finish_input())

@@ -106,6 +106,8 @@ class BacktestWorkflow:
         except ActivityError as e:
             if _failure_type(e) == SUPERSEDED:
                 return BacktestResult(session_id=params.session_id, status="superseded")
+            if is_cancelled_exception(e):  # by an operator: reconciliation takes it up again
+                raise
             return await self._fail(e)
 
     @workflow.signal
@@ -299,7 +301,9 @@ class BacktestWorkflow:
     async def _record(self, claim: ClaimResult, control: ControlInput) -> ControlResult:
         return await workflow.execute_activity_method(
             SessionActivities.record_control,
-            control.owned_by(claim.epoch, self._require_state().next_candle),
+            control.owned_by(
+                claim.epoch, self._require_state().next_candle, was_paused=self._paused
+            ),
             summary=control.kind,
             **STEP,
         )
@@ -347,14 +351,12 @@ class BacktestWorkflow:
 
     async def _fail(self, e: ActivityError) -> BacktestResult:
         """A defect of ours ended the test: say so where its owner and operators see it."""
-        if self._claim is None:
-            raise e
         await workflow.execute_activity_method(
             ResultActivities.fail,
             FailInput(
                 session_id=self._params.session_id,
                 user_id=self._params.user_id,
-                epoch=self._claim.epoch,
+                epoch=self._claim.epoch if self._claim else None,
                 error_code=_failure_type(e) or "ActivityFailed",
                 message=_failure_message(e),
             ),

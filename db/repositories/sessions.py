@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -77,22 +77,6 @@ class SessionRepository:
             col(TradingSession.user_id) == user_id, col(TradingSession.status).in_(UNFINISHED)
         )
         return (await self._session.scalars(query)).one()
-
-    async def fail(self, session_id: UUID, *, error: dict[str, Any], end_reason: str) -> bool:
-        """End a session that cannot start; False when it has ended or was never there."""
-        failed = await self._session.execute(
-            update(TradingSession)
-            .where(col(TradingSession.id) == session_id, col(TradingSession.status).in_(UNFINISHED))
-            .values(
-                status="failed",
-                error=error,
-                end_reason=end_reason,
-                completed_at=func.clock_timestamp(),
-            )
-            .returning(col(TradingSession.id))
-            .execution_options(synchronize_session=False)
-        )
-        return failed.one_or_none() is not None
 
     async def _statuses(self, *conditions: ColumnElement[bool]) -> list[SessionStatus]:
         query = _with_counts().where(*conditions).order_by(col(TradingSession.id).desc())

@@ -191,6 +191,12 @@ CASES = (
         plan=LONG,
     ),
     Case(
+        name="pause-of-a-paused-one",
+        activity=_control,
+        prepare=before_a_control("pause", is_paused=True),
+        plan=LONG,
+    ),
+    Case(
         name="resume",
         activity=_control,
         prepare=before_a_control("resume", is_paused=True),

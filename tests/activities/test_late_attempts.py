@@ -64,7 +64,9 @@ async def test_a_second_attempt_after_a_whole_one_changes_nothing(bench: Bench, 
 
 
 STEPS = [case for case in CASES if case.name.startswith(("execute_step", "run_candles"))]
-CONTROLS = [case for case in CASES if case.name in {"pause", "resume", "speed"}]
+CONTROLS = [
+    case for case in CASES if case.name in {"pause", "pause-of-a-paused-one", "resume", "speed"}
+]
 DECISIONS = [case for case in CASES if case.name.startswith("request_decision")]
 
 
@@ -153,4 +155,84 @@ async def test_a_claim_that_waited_beyond_its_time_limit_takes_nothing_over(
         await waiting
 
     assert await exact_rows(server, session_id) == before
+    await process.end()
+
+
+async def test_a_late_pause_that_found_nothing_to_do_does_not_undo_a_resume(bench: Bench):
+    """It left no row to be known by: what the workflow knew then tells that it is late."""
+    case = next(case for case in CASES if case.name == "pause-of-a-paused-one")
+    original, asked = await bench.prepared(case)
+    session_id = await original.copy(bench.server)
+    process = bench.machine.process()
+    mine = input_of(asked, session_id)
+    await bench.attempt(case, process, mine)
+    await bench.run(process, session_id, case.run_id).claim()
+    run = bench.run(process, session_id, case.run_id)
+    await run.claim()
+    await run.control("resume", "a-resume")
+    before = await exact_rows(bench.server, session_id)
+
+    told = await bench.attempt(case, process, mine, number=2)
+
+    assert not told.paused
+    assert await exact_rows(bench.server, session_id) == before
+    await process.end()
+
+
+@pytest.mark.parametrize("name", ["pause", "pause-of-a-paused-one", "stop"])
+async def test_a_control_that_comes_after_the_end_changes_nothing(bench: Bench, name: str):
+    case = next(case for case in CASES if case.name == name)
+    original, asked = await bench.prepared(case)
+    session_id = await original.copy(bench.server)
+    process = bench.machine.process()
+    run = bench.run(process, session_id, case.run_id)
+    await run.claim()
+    await run.control("stop", "another-stop")
+    await run.finish()
+    before = await exact_rows(bench.server, session_id)
+
+    await bench.attempt(case, process, input_of(asked, session_id), number=2)
+
+    assert await exact_rows(bench.server, session_id) == before
+    await process.end()
+
+
+async def test_after_a_failure_no_step_is_stored_and_no_result(bench: Bench):
+    case = next(case for case in CASES if case.name == "execute_step-exit")
+    original, asked = await bench.prepared(case)
+    session_id = await original.copy(bench.server)
+    process = bench.machine.process()
+    run = bench.run(process, session_id, case.run_id)
+    await run.claim()
+    finish = run.finish_input()
+    await process.activities.results.fail(run.fail_input())
+    before = await exact_rows(bench.server, session_id)
+
+    for attempt in (
+        bench.attempt(case, process, input_of(asked, session_id)),
+        run.call(process.activities.results.finish, finish),
+    ):
+        with pytest.raises(ApplicationError) as failure:
+            await attempt
+        assert failure.value.type == SUPERSEDED
+
+    assert before["trading_sessions"][0]["status"] == "failed"
+    assert await exact_rows(bench.server, session_id) == before
+    await process.end()
+
+
+async def test_a_failure_does_not_undo_a_result(bench: Bench):
+    case = next(case for case in CASES if case.name == "finish-end-of-data")
+    original, asked = await bench.prepared(case)
+    session_id = await original.copy(bench.server)
+    process = bench.machine.process()
+    run = bench.run(process, session_id, case.run_id)
+    await run.claim()
+    late = run.fail_input()
+    await bench.attempt(case, process, input_of(asked, session_id))
+    before = await exact_rows(bench.server, session_id)
+
+    await run.call(process.activities.results.fail, late)
+
+    assert await exact_rows(bench.server, session_id) == before
     await process.end()

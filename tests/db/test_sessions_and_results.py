@@ -122,19 +122,6 @@ async def test_starts_of_one_user_are_counted_one_after_the_other(account: Accou
     assert sum(await asyncio.gather(*(start() for _ in range(8)))) == limit
 
 
-async def test_a_session_that_cannot_start_fails_once(account: Account, running: SessionRecord):
-    error = {"error_code": "NO_CANDLES", "detail": "There are no candles in that range."}
-    async with account.database.for_user(account.id) as session:
-        repository = SessionRepository(session)
-        assert await repository.fail(running.id, error=error, end_reason="no_candles")
-        assert not await repository.fail(running.id, error={}, end_reason="again")
-        failed = await repository.get(running.id)
-
-    assert failed is not None
-    assert (failed.status, failed.error, failed.end_reason) == ("failed", error, "no_candles")
-    assert failed.completed_at is not None
-
-
 async def test_reconcile_finds_the_unchanged_of_all_users_and_no_ended_one(
     account: Account, stranger: Account
 ):
@@ -321,7 +308,6 @@ async def test_the_sessions_and_results_of_another_do_not_exist(
     async with stranger.database.for_user(stranger.id) as session:
         assert await SessionRepository(session).get(running.id) is None
         assert await SessionRepository(session).status(running.id) is None
-        assert not await SessionRepository(session).fail(running.id, error={}, end_reason="x")
         assert await ResultRepository(session).get(result.id) is None
         assert (await ResultRepository(session).page(ResultFilter()))[1] == 0
         assert (await TradeRepository(session).page(running.id, TradeFilter()))[2] == 0

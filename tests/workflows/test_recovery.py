@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.service import RPCError
 
 from activities.reconciliation import GIVE_UP_AFTER, Reconciler
@@ -109,6 +109,61 @@ async def test_a_session_whose_workflow_was_lost_is_started_again_and_ends_the_s
     await check_same(apart, terminated, plain)
     await check_same(apart, forgotten, plain)
     assert (await apart.session_row(terminated))["epoch"] == 2
+
+
+@pytest.mark.parametrize("activity", ["calculate_indicators", "execute_step", "request_decision"])
+async def test_an_operators_cancellation_ends_no_test(apart: Laboratory, activity: str):
+    """Whatever runs at that moment: the workflow ends, and the session is taken up again."""
+    plan = Plan(candles=14, model="simulated/flip:delay-20")
+    session_id = await apart.started(plan)
+    handle = apart.client.get_workflow_handle(backtest_id(session_id))
+    async with apart.worker():
+        await apart.stepped(session_id, 3)
+        while activity not in {
+            pending.activity_type.name
+            for pending in (await handle.describe()).raw_description.pending_activities
+        }:
+            await asyncio.sleep(0)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    assert (await apart.session_row(session_id))["status"] == "running"
+
+    assert await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE) == 1
+    async with apart.worker():
+        await apart.ended(session_id)
+
+    await check_same(apart, session_id, await apart.plain(plan))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE trading_sessions SET rules = '{}' WHERE id = :id",
+        "UPDATE steps SET state = '{}' WHERE session_id = :id AND state IS NOT NULL",
+    ],
+    ids=["rules", "state"],
+)
+async def test_a_session_that_nobody_can_read_fails_and_says_so(apart: Laboratory, damage: str):
+    session_id = await apart.started(FLIP)
+    async with apart.worker(grace=0):
+        await apart.stepped(session_id, 2)
+        await apart.client.get_workflow_handle(backtest_id(session_id)).terminate("a test")
+    async with apart.database.as_system() as session:
+        await session.execute(text(damage), {"id": session_id})
+
+    await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE)
+    async with apart.worker():
+        with pytest.raises(WorkflowFailureError):
+            await apart.client.get_workflow_handle(backtest_id(session_id)).result()
+    row = await apart.session_row(session_id)
+
+    assert row["status"] == "failed"
+    assert row["error"]["error_code"] == "SESSION_UNREADABLE"
+    events = await apart.streamed(session_id)
+    assert events[-1].event == "session_error"
+    assert events[-1].seq == row["last_seq"]
+    assert await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE) == 0
 
 
 async def test_reconciliation_leaves_alone_what_runs_what_ended_and_what_just_moved(
