@@ -1,5 +1,6 @@
 """What a finished test came to: its metrics and curves, as a result's row has them."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,10 +60,11 @@ _FRACTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a test ended: its last act and why."""
+    """How a test ended: its last act and why; `closes` says whether a position was to be closed."""
 
     step: Step
     reason: str
+    closes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,14 +126,15 @@ async def measure(
     if ended.step.closed is not None:
         trades.append(ended.step.closed)  # its row is written with the result
     stepped = frame.candles.slice(0, len(curve))
-    benchmark = buy_and_hold(stepped, context.rules)
+    benchmark = await asyncio.to_thread(buy_and_hold, stepped, context.rules)
     state = ended.step.state
     close = float(stepped.close[-1]) if len(curve) else 0.0
     return Measured(
         open_times=open_times,
         equity=equity,
         benchmark=benchmark,
-        metrics=compute_metrics(
+        metrics=await asyncio.to_thread(
+            compute_metrics,
             open_times,
             equity,
             trades,
@@ -166,7 +169,9 @@ async def _other_outcome(
     decisions = {
         row.candle_number: _decision(row) for row in await finished.decisions(context.session_id)
     }
-    outcome = replay(
+    # Beside the event loop, like all that takes long: model calls must not miss a heartbeat.
+    outcome = await asyncio.to_thread(
+        replay,
         frame.candles.slice(0, stepped),
         decisions,
         replace(context.rules, intrabar=other),
@@ -178,7 +183,7 @@ async def _other_outcome(
 def _ending(ended: Ended) -> ExitType | None:
     if ended.reason != "stopped":
         return ExitType.END_OF_TEST
-    return None if ended.step.state.position is not None else ExitType.MANUAL
+    return ExitType.MANUAL if ended.closes else None
 
 
 def _decision(row: RecordedDecision) -> Decision:
