@@ -1,7 +1,7 @@
 """Answers to requests that carry an idempotency key."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +54,13 @@ class IdempotencyRepository:
         if taken is not None:
             return None
         found = await self._session.get_one(IdempotencyKey, (claim.user_id, claim.key))
+        return IdempotencyRecord.model_validate(found, from_attributes=True)
+
+    async def find(self, claim: IdempotencyClaim) -> IdempotencyRecord | None:
+        """The record of an earlier request with the key, unless it has expired."""
+        found = await self._session.get(IdempotencyKey, (claim.user_id, claim.key))
+        if found is None or found.expires_at < datetime.now(UTC):
+            return None
         return IdempotencyRecord.model_validate(found, from_attributes=True)
 
     async def answer(
