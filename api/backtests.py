@@ -14,9 +14,11 @@ from api.data_sets import (
     MOVING_PRESETS,
     TimeRange,
     choose_data_set,
+    newest_range,
     no_candles,
 )
 from api.errors import Conflict, Invalid, NotFound, Unavailable
+from api.idempotency import check_same, claim_of
 from api.schemas.arena import StartBacktest, instant_of
 from db.engine import Database
 from db.identifiers import new_id
@@ -27,6 +29,8 @@ from db.models.sessions import NewSession, SessionRecord
 from db.models.users import UserRecord, UserSettingsRecord
 from db.repositories.agents import AgentRepository
 from db.repositories.data_sets import DataSetRepository
+from db.repositories.idempotency import IdempotencyClaim, IdempotencyRepository
+from db.repositories.running_sessions import RunningSessionRepository
 from db.repositories.sessions import SessionRepository
 from db.repositories.users import UserRepository
 from trading.candles import Timeframe
@@ -73,20 +77,54 @@ class Backtests:
         self._temporal = temporal
 
     async def start(
-        self, user: UserRecord, wanted: StartBacktest
+        self, user: UserRecord, wanted: StartBacktest, *, key: str | None = None
     ) -> tuple[SessionRecord, MarketFrame]:
         """Commit the session's row, then start its workflow; return the row and its candles.
 
-        Raises ApiError: no such agent, no candles, nothing to decide on, too many tests, or
-        Temporal away, in which case the row stays and the test starts later.
+        The `key` of an earlier request leads to the session that it started. Raises ApiError: no
+        such agent, no candles, nothing to decide on, too many tests, or Temporal away, in which
+        case the row stays and the test starts later.
         """
+        claim = None if key is None else claim_of(user.id, key, wanted)
+        while True:  # a request that is overtaken by its twin finds the twin's session
+            if claim is not None and (earlier := await self._earlier(claim)):
+                return earlier
+            if started := await self._start(user, wanted, claim):
+                return started
+
+    async def _start(
+        self, user: UserRecord, wanted: StartBacktest, claim: IdempotencyClaim | None
+    ) -> tuple[SessionRecord, MarketFrame] | None:
+        """None when a request with the same key has started its session meanwhile."""
         prepared = await self._prepare(user, wanted)
         async with self._database.for_user(user.id) as session:
+            keys = IdempotencyRepository(session)
+            if claim is not None and await keys.claim(claim) is not None:
+                return None
             sessions = SessionRepository(session)
             self._check_room(user, await sessions.count_active(user.id))
+            # It may have been archived or deleted while the candles were read.
+            _living(await AgentRepository(session).lock(wanted.agent_id))
             stored = await sessions.add(prepared.session)
+            if claim is not None:
+                started = {"session_id": str(stored.id)}
+                await keys.answer(user.id, claim.key, status_code=201, response=started)
         await self._start_workflow(stored)
         return stored, prepared.frame
+
+    async def _earlier(self, claim: IdempotencyClaim) -> tuple[SessionRecord, MarketFrame] | None:
+        """The session that a request with the same key has started."""
+        async with self._database.for_user(claim.user_id) as session:
+            record = await IdempotencyRepository(session).find(claim)
+            if record is None:
+                return None
+            check_same(claim, record)
+            session_id = UUID((record.response or {})["session_id"])
+            stored = await SessionRepository(session).get(session_id)
+            settings = await RunningSessionRepository(session).settings(session_id)
+        if stored is None or settings is None:
+            raise NotFound("session")
+        return stored, await self._frames.get(claim.user_id, FrameKey.of_session(settings))
 
     async def _prepare(self, user: UserRecord, wanted: StartBacktest) -> Prepared:
         timeframe = Timeframe.parse(wanted.timeframe)
@@ -95,12 +133,15 @@ class Backtests:
         frame = await self._frames.get(user.id, key)
         if not len(frame):
             raise no_candles(_WHERE)
-        first = frame.first_ready(wanted.indicator_readiness_threshold / _PERCENT)
+        # What the agent sees decides when it is ready: a formula may know no value of a real price.
+        seen = await self._frames.get(user.id, key.as_blind()) if wanted.blind else frame
+        first = seen.first_ready(wanted.indicator_readiness_threshold / _PERCENT)
         if first is None:
             raise _never_ready()
         fingerprint = await asyncio.to_thread(frame.candles.fingerprint)
         session = _new_session(user.id, wanted, basis, timeframe).model_copy(
             update={
+                "start_date": _moment(int(frame.candles.open_time[0])),
                 "end_date": _last_close(frame, timeframe),
                 "warm_up_candles": key.warm_up,
                 "total_candles": len(frame),
@@ -119,8 +160,7 @@ class Backtests:
             candidates = await DataSetRepository(session).candidates(
                 wanted.asset, timeframe, source=wanted.data_source
             )
-        if agent is None or agent.is_archived:
-            raise NotFound("agent")
+        agent = _living(agent)
         if agent.api_key_id is None:
             raise Conflict("Give the agent an API key before it is tested.", code="NO_API_KEY")
         range_ = _range(wanted, candidates, timeframe)
@@ -156,6 +196,12 @@ class Backtests:
             ) from None
 
 
+def _living(agent: AgentRecord | None) -> AgentRecord:
+    if agent is None or agent.is_archived:
+        raise NotFound("agent")
+    return agent
+
+
 def _range(
     wanted: StartBacktest, candidates: Sequence[DataSetRecord], timeframe: Timeframe
 ) -> TimeRange:
@@ -163,7 +209,7 @@ def _range(
     if preset in MOVING_PRESETS:
         if not candidates:
             raise no_candles(_WHERE)
-        return TimeRange.newest(candidates[0], timeframe, MOVING_PRESETS[preset])
+        return newest_range(candidates, timeframe, MOVING_PRESETS[preset])
     if preset in FIXED_PRESETS:
         return TimeRange.of_days(*FIXED_PRESETS[preset])
     if wanted.start_date is None or wanted.end_date is None:
@@ -272,7 +318,11 @@ def _limit(percent: float) -> float | None:
 def _last_close(frame: MarketFrame, timeframe: Timeframe) -> datetime:
     """The end that later candles of a growing data set cannot move."""
     close_ms = int(frame.candles.open_time[-1]) + timeframe.milliseconds
-    return datetime.fromtimestamp(close_ms / 1000, tz=UTC)
+    return _moment(close_ms)
+
+
+def _moment(epoch_ms: int) -> datetime:
+    return datetime.fromtimestamp(epoch_ms / 1000, tz=UTC)
 
 
 def _never_ready() -> Invalid:

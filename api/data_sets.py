@@ -61,6 +61,17 @@ def choose_data_set(
     return max(touching, key=lambda pair: pair[0])[1] if touching else None
 
 
+def newest_range(candidates: Sequence[DataSetRecord], timeframe: Timeframe, days: int) -> TimeRange:
+    """The last `days` days of the first set that is as long, else of the longest one."""
+
+    def span(data_set: DataSetRecord) -> timedelta:
+        if data_set.first_open_time is None:
+            return timedelta(0)
+        return min(_end_of(data_set, timeframe) - data_set.first_open_time, days * ONE_DAY)
+
+    return TimeRange.newest(max(candidates, key=span), timeframe, days)
+
+
 def no_candles(location: Location) -> Invalid:
     return Invalid(
         "There are no candles for this asset, timeframe and range.", location, code="NO_CANDLES"

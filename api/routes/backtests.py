@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 
 from api.dependencies import CurrentUser, InjectedServices, Services
 from api.errors import NotFound
+from api.idempotency import IdempotencyKey
 from api.schemas.arena import (
     ActiveSession,
     ActiveSessions,
@@ -39,10 +40,13 @@ _ACCEPTED = 202
 
 @router.post("/start", status_code=201, responses=documented(404, 409, 422))
 async def start_backtest(
-    services: InjectedServices, user: CurrentUser, wanted: StartBacktest
+    services: InjectedServices,
+    user: CurrentUser,
+    wanted: StartBacktest,
+    key: IdempotencyKey = None,
 ) -> StartAnswer:
     """Start a backtest; watch it on `websocket_url`."""
-    session, frame = await services.backtests.start(user, wanted)
+    session, frame = await services.backtests.start(user, wanted, key=key)
     return StartAnswer(session=_started(services, session, frame), message="Backtest started")
 
 
@@ -118,6 +122,7 @@ def _started(services: Services, session: SessionRecord, frame: MarketFrame) -> 
     return StartedSession.model_validate(
         session.model_dump()
         | {
+            "status": "initializing",  # as the first answer said, however often it is asked for
             "websocket_url": f"{services.config.websocket_url}/ws/backtest/{session.id}",
             "preview_candles": [
                 PreviewCandle(

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from api.schemas.base import Finite, RequestBody, Shape, Text
 from api.wire import progress_pct
@@ -34,6 +34,11 @@ def _moment(text: str) -> str:
     return text
 
 
+def _or_absent(default: float) -> BeforeValidator:
+    """Front ends send null for what they leave out."""
+    return BeforeValidator(lambda given: default if given is None else given)
+
+
 Asset = Annotated[Text, AfterValidator(parse_asset), Field(examples=["btc-usdt", "BTC/USDT"])]
 TimeframeName = Annotated[Text, AfterValidator(Timeframe.parse), Field(examples=["1h"])]
 Moment = Annotated[Text, AfterValidator(_moment), Field(examples=["2025-01-31"])]
@@ -49,7 +54,7 @@ class StartTest(RequestBody):
     safety_mode: bool | None = Field(None, description="Absent: as the user's settings say.")
     allow_leverage: bool | None = Field(None, description="Absent: as the user's settings say.")
     decision_mode: Literal["every_candle", "every_n_candles"] = "every_candle"
-    decision_interval_candles: Annotated[int, Field(ge=1, le=10_000)] = 1
+    decision_interval_candles: Annotated[int, _or_absent(1), Field(ge=1, le=10_000)] = 1
     fee_bps: Annotated[Finite, Field(ge=0, le=1_000)] = 10.0
     slippage_bps: Annotated[Finite, Field(ge=0, le=1_000)] = 5.0
     fill_timing: Literal["next_open", "close"] = "next_open"
@@ -73,7 +78,7 @@ class StartBacktest(StartTest):
     start_date: Moment | None = None
     end_date: Moment | None = Field(None, description="A date alone includes that day.")
     playback_speed: Speed | None = Field(None, description="Absent: as the user's settings say.")
-    indicator_readiness_threshold: Annotated[Finite, Field(ge=0, le=100)] = 0.0
+    indicator_readiness_threshold: Annotated[Finite, _or_absent(0.0), Field(ge=0, le=100)] = 0.0
 
     @model_validator(mode="after")
     def _need_dates(self) -> Self:

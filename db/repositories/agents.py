@@ -112,7 +112,7 @@ class AgentRepository:
 
         Raises `NameTaken`, `ApiKeyUnknown`.
         """
-        before = await self._locked(agent_id)
+        before = await self.lock(agent_id)
         if before is None:
             return None
         await self._check_key(changes.columns.get("api_key_id"))
@@ -127,7 +127,7 @@ class AgentRepository:
 
     async def archive(self, agent_id: UUID) -> AgentRecord | None:
         """Put an agent away; its name is free again. Raises `AgentBusy`."""
-        if await self._locked(agent_id) is None:
+        if await self.lock(agent_id) is None:
             return None
         await self._check_idle(agent_id)
         await self._change(agent_id, {"is_archived": True})
@@ -135,14 +135,14 @@ class AgentRepository:
 
     async def restore(self, agent_id: UUID) -> AgentRecord | None:
         """Bring an agent back. Raises `NameTaken` when its name was given away meanwhile."""
-        if await self._locked(agent_id) is None:
+        if await self.lock(agent_id) is None:
             return None
         await self._change(agent_id, {"is_archived": False})
         return await self._one(agent_id)
 
     async def delete(self, agent_id: UUID) -> AgentRecord | None:
         """Delete an agent; its results stay, under its name. Raises `AgentBusy`."""
-        found = await self._locked(agent_id)
+        found = await self.lock(agent_id)
         if found is None:
             return None
         await self._check_idle(agent_id)
@@ -177,7 +177,7 @@ class AgentRepository:
         rows = await self._session.execute(query.execution_options(populate_existing=True))
         return [_record(*row) for row in rows]
 
-    async def _locked(self, agent_id: UUID) -> AgentRecord | None:
+    async def lock(self, agent_id: UUID) -> AgentRecord | None:
         """Lock the agent, so that versions are numbered one by one and no test starts meanwhile."""
         await self._session.execute(
             select(col(Agent.id)).where(col(Agent.id) == agent_id).with_for_update()

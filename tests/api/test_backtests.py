@@ -1,17 +1,19 @@
 """Backtests over REST: what a start stores, what it refuses, and how a test is steered."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from sqlalchemy import text
 
 from db.models.sessions import SessionRecord
 from db.repositories.sessions import SessionRepository
 from settings import ApiSettings
-from tests.api.world import Person, World, created, error_of, opened_world, upload
+from tests.api.world import Person, World, a_backtest, created, error_of, opened_world, upload
 from tests.laboratory import FIRST_CANDLE, walk
 from trading.candles import CandleSeries
 
@@ -166,7 +168,7 @@ async def test_a_start_needs_an_agent_of_ones_own_with_a_key(
 
 @pytest.mark.parametrize(
     ("preset", "first", "total"),
-    [("7d", "2024-01-04T00:00:00Z", 168), ("30d", "2023-12-12T00:00:00Z", 240)],
+    [("7d", "2024-01-04T00:00:00Z", 168), ("30d", "2024-01-01T00:00:00Z", 240)],
 )
 async def test_a_moving_preset_ends_at_the_newest_candle(
     ada: Person, agent: dict[str, Any], preset: str, first: str, total: int
@@ -176,6 +178,86 @@ async def test_a_moving_preset_ends_at_the_newest_candle(
     session = created(answer)["session"]
     assert (session["start_date"], session["total_candles"]) == (first, total)
     assert session["end_date"] == "2024-01-11T00:00:00Z"
+
+
+async def test_a_moving_preset_is_of_the_first_set_that_is_long_enough(
+    ada: Person, agent: dict[str, Any]
+) -> None:
+    await upload(ada, shifted(walk(30, seed=3), LONG_AGO - FIRST_CANDLE))
+
+    answer = await ada.start(agent["id"], date_preset="7d", start_date=None, end_date=None)
+
+    session = created(answer)["session"]
+    assert session["start_date"] == "2024-01-04T00:00:00Z"
+    assert session["total_candles"] == 168
+
+
+async def test_a_test_begins_where_its_candles_begin(ada: Person, agent: dict[str, Any]) -> None:
+    answer = await ada.start(agent["id"], start_date="2010-01-01", end_date="2024-01-02")
+
+    session = created(answer)["session"]
+    assert (session["start_date"], session["total_candles"]) == ("2024-01-01T00:00:00Z", 48)
+
+
+@pytest.mark.parametrize(("blind", "first"), [(False, 0), (True, 47)])
+async def test_an_agent_is_ready_by_the_values_that_it_sees(
+    world: World, ada: Person, agent: dict[str, Any], blind: bool, first: int
+) -> None:
+    """The formula has a value at real prices from the start, and blind only at the last candle."""
+    closes = walk(240).close[48:96]
+    above = float(max(closes[:-1])) / float(closes[0]) * 100
+    custom = [{"name": "late", "formula": f"log(close - {above!r})"}]
+    series = raised_at_the_end(walk(240), 95)
+    await upload(ada, series)
+    demanding = await ada.add_agent("Demanding", custom_indicators=custom)
+
+    answer = await ada.start(demanding["id"], blind=blind, indicator_readiness_threshold=100)
+
+    row = await row_of(world, created(answer)["session"]["id"])
+    assert row.first_decision_candle == first
+
+
+async def test_what_is_left_out_may_be_null(
+    world: World, ada: Person, agent: dict[str, Any]
+) -> None:
+    answer = await ada.start(
+        agent["id"], indicator_readiness_threshold=None, decision_interval_candles=None
+    )
+
+    row = await row_of(world, created(answer)["session"]["id"])
+    assert (row.indicator_readiness_threshold, row.decision_interval_candles) == (0, 1)
+
+
+async def test_a_start_that_is_sent_again_starts_nothing_more(
+    ada: Person, bob: Person, agent: dict[str, Any]
+) -> None:
+    key = {"Idempotency-Key": "a-click"}
+
+    async def start(**changes: Any) -> httpx.Response:
+        body = a_backtest(agent["id"], **changes)
+        return await ada.http.post("/api/arena/backtest/start", json=body, headers=key)
+
+    first = created(await start())
+    again = created(await start())
+    other = await start(fee_bps=3)
+
+    assert again == first
+    assert error_of(other, 422, "IDEMPOTENCY_KEY_REUSED")
+    assert len((await ada.get("/api/arena/backtest/active")).json()["sessions"]) == 1
+    created(await ada.start(agent["id"]))
+    assert len((await ada.get("/api/arena/backtest/active")).json()["sessions"]) == 2
+
+
+async def test_two_clicks_at_once_start_one_test(ada: Person, agent: dict[str, Any]) -> None:
+    url, key = "/api/arena/backtest/start", {"Idempotency-Key": "a-double-click"}
+    body = a_backtest(agent["id"])
+
+    answers = await asyncio.gather(*(ada.http.post(url, json=body, headers=key) for _ in range(4)))
+
+    sessions = {created(answer)["session"]["id"] for answer in answers}
+    active = (await ada.get("/api/arena/backtest/active")).json()["sessions"]
+    assert sessions == {each["id"] for each in active}
+    assert len(active) == 1
 
 
 async def test_the_preview_has_at_most_500_candles(ada: Person, agent: dict[str, Any]) -> None:
@@ -282,6 +364,14 @@ async def row_of(world: World, session_id: str) -> SessionRecord:
         found = await SessionRepository(session).get(UUID(session_id))
     assert found is not None
     return found
+
+
+def raised_at_the_end(series: CandleSeries, index: int) -> CandleSeries:
+    """The same candles, of which one closes at twice the price."""
+    close, high = series.close.copy(), series.high.copy()
+    close[index] *= 2
+    high[index] = max(high[index], close[index])
+    return replace(series, close=close, high=high)
 
 
 def shifted(series: CandleSeries, by: timedelta) -> CandleSeries:
