@@ -220,10 +220,22 @@ def _is_text(kind: Any) -> bool:
 def _python_values(column: Any, name: str) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         _check_texts(column, name)
-    if pa.types.is_timestamp(column.type):  # nanoseconds have no datetime
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # has no datetime
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    values: list[Any] = column.to_pylist()
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        raise _fault("row", _first_unreadable(column), f"its {name[:50]} is out of range") from None
     return values
+
+
+def _first_unreadable(column: Any) -> int:
+    for row, value in enumerate(column, start=1):
+        try:
+            value.as_py()
+        except (OverflowError, ValueError):
+            return row
+    return len(column)
 
 
 def _check_texts(column: Any, name: str) -> None:

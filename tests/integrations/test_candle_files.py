@@ -153,6 +153,18 @@ def test_what_is_no_candle_file_at_all_is_refused(content: bytes, reason: str, l
     assert refused.value.line == line
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("us"), pa.timestamp("ms", "UTC"), pa.date64()], ids=str
+)
+def test_a_time_beyond_all_calendars_names_its_row(kind: Any):
+    times = pa.array([0, 1, 2**62, 3], type=pa.int64()).cast(kind)
+
+    with pytest.raises(InvalidCandles, match="row 3: its time is out of range") as refused:
+        read_candle_file(parquet(**four_rows(time=times)), "market.parquet", Timeframe.HOUR_1)
+
+    assert refused.value.line == 3
+
+
 def test_a_csv_file_called_parquet_is_refused():
     with pytest.raises(InvalidCandles, match="not a Parquet file"):
         read_candle_file(f"{HEADER}\n{GOOD[0]}".encode(), "market.parquet", Timeframe.HOUR_1)
