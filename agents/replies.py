@@ -199,7 +199,9 @@ def _confidence(value: object) -> float | None:
     number = _number("confidence", value, unit="%")
     if number is None:
         return None
-    is_fraction = number <= 1 and not (isinstance(value, str) and "%" in value)
+    is_fraction = number < 1 and not (isinstance(value, str) and "%" in value)
+    if isinstance(value, float) and value == 1:
+        is_fraction = True  # 1.0 is a whole confidence, 1 is one percent
     confidence = number if is_fraction else number / 100
     if not 0 <= confidence <= 1:
         raise InvalidReply(f"the confidence {_short(value)} is not between 0 and 100")

@@ -167,7 +167,8 @@ def test_a_hostile_reply_is_refused_quickly(text: str):
         (" 80 % ", 0.8),
         ("0.5%", 0.005),
         (100, 1.0),
-        (1, 1.0),
+        (1, 0.01),
+        (1.0, 1.0),
         (1.5, 0.015),
         (0, 0.0),
         (None, None),
@@ -323,7 +324,7 @@ DECISIONS = st.fixed_dictionaries(
     {
         "reasoning": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
         "action": ACTIONS,
-        "confidence": st.none() | st.integers(2, 100),
+        "confidence": st.none() | st.integers(1, 100),
         "order": TERMS,
     }
 )
