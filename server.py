@@ -5,7 +5,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import httpx
 import uvicorn
@@ -14,6 +13,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from api import __version__
 from api.app import create_app
 from api.backtests import Backtests
 from api.config import ApiConfig
@@ -41,11 +41,14 @@ PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 60.0
 SHUTDOWN_GRACE_S = 10
 REDIS_CONNECT_TIMEOUT_S = 2.0
+REDIS_COMMANDS = 200
+# Each session that somebody watches takes a connection; a Redis server has 10,000 by default.
+WATCHED_SESSIONS = 4_000
 
 
 def api_config(settings: ApiSettings) -> ApiConfig:
     return ApiConfig(
-        version=_version(),
+        version=__version__,
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         max_active_tests=settings.active_test_limits,
@@ -63,11 +66,16 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
         )
         stack.push_async_callback(database.dispose)
         # No time limit on reads: a subscription waits for as long as nothing happens.
-        redis = Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
+        redis, subscriptions = (
+            Redis.from_url(
+                settings.redis_url.get_secret_value(),
+                socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
+                max_connections=limit,
+            )
+            for limit in (REDIS_COMMANDS, WATCHED_SESSIONS)
         )
         stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(subscriptions.aclose)
         http = await stack.enter_async_context(httpx.AsyncClient())
         temporal = await _temporal(settings)
         frames = MarketFrames(database, cache_bytes=FRAME_CACHE_BYTES)
@@ -83,7 +91,7 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             ),
             cipher=MultiFernet([Fernet(key) for key in settings.encryption_keys]),
             frames=frames,
-            relay=Relay(Backlog(database, SessionSubscriber(redis), frames)),
+            relay=Relay(Backlog(database, SessionSubscriber(redis, subscriptions), frames)),
             controls=Controls(database, temporal),
             backtests=Backtests(config=config, database=database, frames=frames, temporal=temporal),
         )
@@ -158,13 +166,6 @@ def _verifier(settings: ApiSettings, http: httpx.AsyncClient) -> TokenVerifier:
 
 def _secret(value: SecretStr | None) -> str | None:
     return None if value is None else value.get_secret_value()
-
-
-def _version() -> str:
-    try:
-        return version("alphalab")
-    except PackageNotFoundError:
-        return "0"
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
             settings.redis_url.get_secret_value(),
             socket_timeout=REDIS_TIMEOUT_S,
             socket_connect_timeout=REDIS_TIMEOUT_S,
+            # Every activity that runs may publish at the same time.
+            max_connections=settings.worker_max_activities + settings.worker_max_decisions,
         )
         stack.push_async_callback(redis.aclose)
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
@@ -174,7 +176,8 @@ async def run(settings: WorkerSettings) -> None:
         _logger.info("worker_ready", task_queue=settings.temporal_task_queue)
         await stopped.wait()
         reconciling.cancel()
-        await asyncio.wait([reconciling])
+        # All at once: each stops asking for work now and gives what it runs the same time to end.
+        await asyncio.gather(asyncio.wait([reconciling]), *(each.shutdown() for each in workers))
     # The client's native threads may abort a process that exits at once.
     await asyncio.sleep(0.1)
 

@@ -12,10 +12,14 @@ from events.types import Event, decode_batch, decode_event
 
 
 class SessionSubscriber:
-    """Live events and the recent backlog of sessions, as Redis has them."""
+    """Live events and the recent backlog of sessions, as Redis has them.
 
-    def __init__(self, redis: Redis) -> None:
+    Each session that is listened to keeps a connection of `subscriptions` for itself.
+    """
+
+    def __init__(self, redis: Redis, subscriptions: Redis) -> None:
         self._redis = redis
+        self._subscriptions = subscriptions
 
     async def listen(self, session_id: UUID | str) -> AsyncIterator[list[Event]]:
         """Yield an empty list once subscribed, then each published batch.
@@ -23,7 +27,7 @@ class SessionSubscriber:
         Raises `redis.RedisError` or `OSError` when the connection is lost: events may have
         been missed, so the listener reads the backlog and listens again.
         """
-        async with self._redis.pubsub() as pubsub:
+        async with self._subscriptions.pubsub() as pubsub:
             await pubsub.subscribe(session_channel(session_id))
             async with aclosing(pubsub.listen()) as messages:
                 async for message in messages:

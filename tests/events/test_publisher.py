@@ -41,7 +41,7 @@ def session_id() -> UUID:
 
 @pytest.fixture
 def subscriber(redis: Redis) -> SessionSubscriber:
-    return SessionSubscriber(redis)
+    return SessionSubscriber(redis, redis)
 
 
 @pytest.fixture
@@ -230,7 +230,9 @@ async def test_a_dead_redis_raises_nothing_and_one_that_is_back_gets_the_next_ev
         server.start()
         await publisher.publish(session_id, events(3, 3))
         # The script and the stream went with the old server; the hole is the database's to fill.
-        assert await SessionSubscriber(redis).backlog(session_id, after=2, limit=5) == events(3, 3)
+        assert await SessionSubscriber(redis, redis).backlog(
+            session_id, after=2, limit=5
+        ) == events(3, 3)
     server.stop()
 
 
@@ -238,7 +240,7 @@ async def test_a_listener_is_told_when_its_connection_is_lost(tmp_path: Path, se
     server = RedisServer(tmp_path / "redis")
     server.start()
     async with Redis.from_url(server.url) as redis:
-        listening = SessionSubscriber(redis).listen(session_id)
+        listening = SessionSubscriber(redis, redis).listen(session_id)
         assert await anext(listening) == []
         server.stop()
 
