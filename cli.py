@@ -18,8 +18,10 @@ from sqlalchemy.exc import OperationalError
 from local.data_directory import (
     DEFAULT_DATA_DIR,
     DataDirectory,
+    ForeignIssuer,
     StackNotRunning,
     StackRunning,
+    check_is_own_issuer,
 )
 from local.demo_client import DemoFailed
 from local.issuer import Issuer, issuer_of
@@ -35,6 +37,7 @@ LIFETIME_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 EXPECTED_ERRORS = (
     DemoFailed,
+    ForeignIssuer,
     ServerNotStarted,
     SettingsError,
     StackNotRunning,
@@ -194,14 +197,22 @@ def import_file(
 def mint_token(
     directory: DataDirectory, *, sub: str, email: str | None, lifetime: timedelta
 ) -> str:
-    """A token that the API of the directory's running stack accepts. Raises `StackNotRunning`."""
-    jwks_url = directory.running_record().settings["CLERK_JWKS_URL"]
+    """A token that the API of the directory's running stack accepts.
+
+    Raises `StackNotRunning`, and `ForeignIssuer` where somebody else signs the tokens.
+    """
+    record = directory.running_record()
+    check_is_own_issuer(record)
+    settings = record.settings
+    claims = {"email": email} if email else {}
+    if parties := settings.get("CLERK_AUTHORIZED_PARTIES"):
+        claims["azp"] = parties.split(",")[0].strip()
     return Issuer.from_file(directory.issuer_key_file).token(
-        issuer=issuer_of(jwks_url),
+        issuer=settings.get("CLERK_ISSUER") or issuer_of(settings["CLERK_JWKS_URL"]),
         subject=sub,
         issued_at=datetime.now(UTC),
         lifetime=lifetime,
-        claims={"email": email} if email else {},
+        claims=claims,
     )
 
 

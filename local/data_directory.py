@@ -56,6 +56,20 @@ class StackRecord(BaseModel):
     children: dict[str, ProcessRecord] = {}
 
 
+class ForeignIssuer(RuntimeError):
+    """The stack takes tokens that only somebody else can sign."""
+
+
+def check_is_own_issuer(record: StackRecord) -> None:
+    """Raise `ForeignIssuer` unless the stack's own issuer signs its users in."""
+    jwks_url = record.settings["CLERK_JWKS_URL"]
+    if not jwks_url.startswith(f"http://127.0.0.1:{record.ports['simulators']}/"):
+        raise ForeignIssuer(
+            f"This stack takes only tokens that {jwks_url} verifies, and nobody can be signed in "
+            "there from here: use a stack without CLERK_JWKS_URL."
+        )
+
+
 class DataDirectory:
     """Where a stack keeps what must outlive it; nobody but this user may enter it."""
 

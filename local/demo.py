@@ -14,7 +14,7 @@ import httpx
 from rich.console import Console
 
 from db.engine import Database
-from local.data_directory import DataDirectory, StackRecord
+from local.data_directory import DataDirectory, StackRecord, check_is_own_issuer
 from local.demo_client import ANSWER_SECONDS, ApiClient, DemoFailed, Json
 from local.demo_market import Market, Span, check_served, store_simulated, upload
 from local.demo_report import Addresses, alphalab_command, report, where_next
@@ -86,7 +86,7 @@ def run_demo(
         view.line("You left before the stack was ready.")
         raise
     record = directory.running_record()
-    _check_issuer(record)
+    check_is_own_issuer(record)
     asyncio.run(_Demo(directory, record, market, view, sign_in()).run(candles))
 
 
@@ -127,16 +127,6 @@ def _has_ready_stack(directory: DataDirectory, view: View) -> bool:
                     raise DemoFailed(f"The stack in {directory.path} does not become ready.")
                 time.sleep(0.1)
     return directory.is_running
-
-
-def _check_issuer(record: StackRecord) -> None:
-    """Only the stack's own issuer signs anybody in from here."""
-    jwks_url = record.settings["CLERK_JWKS_URL"]
-    if not jwks_url.startswith(f"http://127.0.0.1:{record.ports['simulators']}/"):
-        raise DemoFailed(
-            f"This stack takes only tokens that {jwks_url} verifies, and the demo cannot sign in "
-            "there: run it on a stack without CLERK_JWKS_URL."
-        )
 
 
 class _Demo:

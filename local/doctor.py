@@ -149,13 +149,19 @@ async def _examine_temporal(settings: Mapping[str, str]) -> Finding:
     namespace = settings.get("TEMPORAL_NAMESPACE", "alphalab")
 
     async def ask(address: str) -> str:
-        return await _ask_temporal(address, namespace)
+        api_key = settings.get("TEMPORAL_API_KEY")
+        has_tls = settings.get("TEMPORAL_TLS", "").lower() in {"1", "true", "yes", "on"}
+        config = ConnectConfig(
+            target_host=address, api_key=api_key, tls=has_tls or api_key is not None
+        )
+        async with asyncio.timeout(CALL_SECONDS):
+            return await _ask_temporal(config, namespace)
 
     return await _reached("Temporal", "TEMPORAL_ADDRESS", settings, ask)
 
 
-async def _ask_temporal(address: str, namespace: str) -> str:
-    service = await ServiceClient.connect(ConnectConfig(target_host=address))
+async def _ask_temporal(config: ConnectConfig, namespace: str) -> str:
+    service = await ServiceClient.connect(config)
     limit = timedelta(seconds=CALL_SECONDS)
     info = await service.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=limit)
     request = DescribeNamespaceRequest(namespace=namespace)

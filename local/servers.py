@@ -157,7 +157,9 @@ class PostgresServer(Service):
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGQUIT)
             wait_for_end(left, seconds=1.0)
-        if not left and psutil.pid_exists(int(lock_file.read_text().split("\n", 1)[0] or 0)):
+        with suppress(FileNotFoundError):  # a server that was asked to end took its file along
+            if left or not psutil.pid_exists(int(lock_file.read_text().split("\n", 1)[0] or 0)):
+                return
             lock_file.unlink()
             (self._sockets / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 

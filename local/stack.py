@@ -39,6 +39,7 @@ BACKGROUND_START_SECONDS = 120.0
 # What commands need of the running stack. Keys stay where they are: in their files, or with
 # whoever gave them.
 RECORDED_SETTINGS = (
+    "CLERK_AUTHORIZED_PARTIES",
     "CLERK_ISSUER",
     "CLERK_JWKS_URL",
     "DATABASE_OWNER_URL",

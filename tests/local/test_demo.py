@@ -17,9 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app, mint_token
-from local.data_directory import DataDirectory, StackRecord
+from local.data_directory import DataDirectory, ForeignIssuer, StackRecord
 from local.demo import SUBJECT, run_demo
-from local.demo_client import DemoFailed
 from local.demo_market import market_of
 from local.simulators.exchange import SIMULATED_SOURCE, simulated_candles
 from tests.local.test_stack import alphalab, environment, wait_for
@@ -201,7 +200,7 @@ def test_a_stack_that_others_sign_in_to_is_refused(tmp_path: Path):
     settings = {"CLERK_JWKS_URL": "https://clerk.example.com/.well-known/jwks.json"}
     directory.write(StackRecord(state="ready", ports={"simulators": 9000}, settings=settings))
 
-    with directory.locked(), pytest.raises(DemoFailed, match=r"clerk\.example\.com"):
+    with directory.locked(), pytest.raises(ForeignIssuer, match=r"clerk\.example\.com"):
         run_demo(directory, market_of(None, asset=None, timeframe=None), sign_in=str)
 
 
