@@ -1,6 +1,7 @@
 """Sessions, their trades and decisions, their results, and what is told of them once."""
 
 import asyncio
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -48,7 +49,7 @@ def a_decision(session_id: UUID, candle: int, **changes: Any) -> dict[str, Any]:
         "reasoning": "Because.",
         "decision": "hold",
         "prompt_hash": "0" * 64,
-        "prompt_text": b"compressed",
+        "prompt_text": zlib.compress(b"[]"),
         "model_requested": "simulated/trend",
         **changes,
     }
