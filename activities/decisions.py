@@ -180,14 +180,16 @@ class DecisionActivities:
             return await self._record(question, answer)
 
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> _Question | None:
-        """Compose the prompt and open the first call; None when the decision is recorded."""
+        """Open the first call and compose the prompt; None when the decision is recorded."""
         index = input.candle_index
         frame = await self._contexts.seen_frame(context)
+        key = _key(context, input, 1)
         async with self._database.statements_for_user(context.user_id) as connection:
             stepping = SteppingRepository(connection)
-            basis = await stepping.basis(
-                context.session_id,
-                index,
+            basis = await stepping.begin_decision(
+                key,
+                id=_call_id(key),
+                max_cost_usd=context.settings.max_cost_usd,
                 decisions=DECISIONS_SHOWN,
                 reasoning_length=MAX_REASONING_SHOWN,
             )
@@ -196,24 +198,19 @@ class DecisionActivities:
             if basis.is_decided:
                 return None
             api_key, calls = self._usable_key(basis), dict(basis.calls)
-            state = STATE.validate_json(basis.state)
-            messages = build_messages(_view(context, state, frame, basis.past))
-            digest = prompt_hash(messages)
-            if not _is_done(calls.get(1)):
-                if api_key is None:
-                    raise no_api_key()
-                _check_budget(context, basis)
-                if basis.key_id is not None and basis.key_is_idle:
-                    await stepping.touch_key(basis.key_id)
-                if made := await _open(stepping, _key(context, input, 1), digest):
-                    calls[1] = made
+            if basis.is_opened:
+                await _use_key(stepping, key, basis, api_key)
+            elif not _is_done(calls.get(1)):
+                calls[1] = await _why_not_opened(stepping, key, context, basis)
+        state = STATE.validate_json(basis.state)
+        messages = build_messages(_view(context, state, frame, basis.past))
         return _Question(
             context=context,
             input=input,
             state=state,
             frame=frame,
             messages=messages,
-            digest=digest,
+            digest=prompt_hash(messages),
             api_key=api_key,
             calls=calls,
         )
@@ -251,7 +248,7 @@ class DecisionActivities:
         if call_no > 1 and not _is_done(made):
             key = _key(question.context, question.input, call_no)
             async with self._database.statements_for_user(question.context.user_id) as connection:
-                made = await _open(SteppingRepository(connection), key, prompt_hash(messages))
+                made = await _open(SteppingRepository(connection), key)
         if made is not None and _is_done(made):
             return _stored_reply(made)
         call = asyncio.create_task(self._call(question, call_no, messages))
@@ -269,7 +266,8 @@ class DecisionActivities:
             if e.was_free:
                 await self._note_refusal(question, call_no)
             raise
-        return await self._book(question, call_no, _booked(reply))
+        asked = question.digest if call_no == 1 else prompt_hash(messages)
+        return await self._book(question, call_no, _booked(reply, asked))
 
     async def _book(self, question: _Question, call_no: int, booked: BookedReply) -> _Reply:
         """Store the reply; where another attempt was first, its reply is the one that counts."""
@@ -475,17 +473,42 @@ def _key(context: SessionContext, input: DecisionInput, call_no: int) -> CallKey
     )
 
 
-async def _open(
-    stepping: SteppingRepository, key: CallKey, request_hash: str
-) -> ModelCallRow | None:
+async def _use_key(
+    stepping: SteppingRepository, key: CallKey, basis: DecisionBasis, api_key: str | None
+) -> None:
+    if api_key is None:
+        await stepping.refuse_call(key)
+        raise no_api_key()
+    if basis.key_id is not None and basis.key_is_idle:
+        await stepping.touch_key(basis.key_id)
+
+
+async def _why_not_opened(
+    stepping: SteppingRepository, key: CallKey, context: SessionContext, basis: DecisionBasis
+) -> ModelCallRow:
+    """There is no key or no budget, or else a twin attempt was quicker: return its call."""
+    if basis.encrypted_key is None:
+        raise no_api_key()
+    _check_budget(context, basis)
+    return await _done_by_twin(stepping, key)
+
+
+async def _open(stepping: SteppingRepository, key: CallKey) -> ModelCallRow | None:
     """Note that a call is about to be made; return it where a twin attempt was quicker."""
-    call = uuid5(key.session_id, f"call-{key.candle_number}-{key.call_no}")
-    if await stepping.open_call(key, id=call, request_hash=request_hash):
+    if await stepping.open_call(key, id=_call_id(key)):
         return None
+    return await _done_by_twin(stepping, key)
+
+
+async def _done_by_twin(stepping: SteppingRepository, key: CallKey) -> ModelCallRow:
     made = await stepping.call(key)
-    if not _is_done(made):
+    if made is None or made.status != "done":
         raise superseded(str(key.session_id))
     return made
+
+
+def _call_id(key: CallKey) -> UUID:
+    return uuid5(key.session_id, f"call-{key.candle_number}-{key.call_no}")
 
 
 async def _let_it_end(call: asyncio.Task[_Reply]) -> None:
@@ -526,8 +549,9 @@ def _booked_reply(booked: BookedReply, attempts: int) -> _Reply:
     )
 
 
-def _booked(reply: ChatReply) -> BookedReply:
+def _booked(reply: ChatReply, request_hash: str) -> BookedReply:
     return BookedReply(
+        request_hash=request_hash,
         raw_reply=storable(reply.text),
         usage=asdict(reply.usage),
         tokens=reply.usage.prompt_tokens + reply.usage.completion_tokens,

@@ -95,7 +95,7 @@ class ModelCall(Base, table=True):
     epoch: int = Field(default=0, sa_column_kwargs=default("0"))
     status: str = Field(default="started", sa_column_kwargs=default("'started'"))
     attempts: int = Field(default=1, sa_column_kwargs=default("1"))
-    request_hash: str
+    request_hash: str | None = None
     raw_reply: str | None = None
     usage: OptionalJson = None
     cost_usd: OptionalAmount = None

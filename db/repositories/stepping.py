@@ -7,6 +7,7 @@ the session as it expects stores nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import accumulate
 from typing import Any, Literal, LiteralString
 from uuid import UUID
@@ -58,9 +59,51 @@ _STORE_STEPS: LiteralString = f"""
     SELECT last_seq, last_event_at, started_at, cost_usd, status FROM moved
 """  # noqa: S608 - the only part put in is a constant of this module
 
-_BASIS: LiteralString = """
+# A call that is started again without having come to an end may have been paid: `attempts` counts
+# that, and the session has the sum. A refusal in between makes no difference to it.
+_OPEN: LiteralString = """
+    opened AS (
+        INSERT INTO model_calls (id, session_id, candle_number, call_no, status, epoch, started_at)
+        SELECT %(id)s, owned.id, %(candle_number)s, %(call_no)s, 'started', %(epoch)s,
+            clock_timestamp()
+        FROM owned
+        ON CONFLICT (session_id, candle_number, call_no) DO UPDATE SET
+            attempts = model_calls.attempts + (model_calls.status = 'started')::int,
+            status = 'started', epoch = excluded.epoch, started_at = excluded.started_at
+        WHERE model_calls.status <> 'done'
+        RETURNING session_id, attempts
+    ), counted AS (
+        UPDATE trading_sessions SET possibly_paid_twice = opened.attempts - 1 + (
+            SELECT coalesce(sum(attempts - 1), 0) FROM model_calls
+            WHERE session_id = opened.session_id
+                AND (candle_number, call_no) <> (%(candle_number)s, %(call_no)s))
+        FROM opened WHERE trading_sessions.id = opened.session_id AND opened.attempts > 1
+    )
+"""
+
+# The session's row is locked first, here as below: two attempts cannot wait for each other.
+_OPEN_CALL: LiteralString = f"""
+    WITH owned AS (
+        SELECT id FROM trading_sessions
+        WHERE id = %(session_id)s AND epoch = %(epoch)s FOR UPDATE
+    ), {_OPEN}
+    SELECT attempts FROM opened
+"""  # noqa: S608 - the only part put in is a constant of this module
+
+# Everything is as it was before this statement but `is_opened`.
+_BEGIN_DECISION: LiteralString = f"""
+    WITH owned AS (
+        SELECT s.id FROM trading_sessions s
+        JOIN agents a ON a.id = s.agent_id JOIN api_keys k ON k.id = a.api_key_id
+        WHERE s.id = %(session_id)s AND s.epoch = %(epoch)s AND s.cursor = %(candle_number)s + 1
+            AND s.cost_usd < coalesce(%(max_cost_usd)s::numeric, 'Infinity')
+            AND NOT EXISTS (SELECT 1 FROM decisions d
+                WHERE d.session_id = s.id AND d.candle_number = %(candle_number)s)
+        FOR UPDATE OF s
+    ), {_OPEN}
     SELECT s.epoch, s.cursor, s.cost_usd::float8 AS cost_usd, k.id AS key_id, k.encrypted_key,
         coalesce(k.last_used_at < clock_timestamp() - interval '1 minute', true) AS key_is_idle,
+        EXISTS (SELECT 1 FROM opened) AS is_opened,
         EXISTS (SELECT 1 FROM decisions d
             WHERE d.session_id = s.id AND d.candle_number = %(candle_number)s) AS is_decided,
         ARRAY(SELECT jsonb_build_object('candle_number', candle_number, 'decision', decision,
@@ -78,42 +121,15 @@ _BASIS: LiteralString = """
     FROM trading_sessions s
     LEFT JOIN agents a ON a.id = s.agent_id LEFT JOIN api_keys k ON k.id = a.api_key_id
     WHERE s.id = %(session_id)s
-"""
-
-# The session's row is locked first, here as below: two attempts cannot wait for each other.
-# A call that is started again without having come to an end may have been paid: `attempts` counts
-# that, and the session has the sum. A refusal in between makes no difference to it.
-_OPEN_CALL: LiteralString = """
-    WITH owned AS (
-        SELECT id FROM trading_sessions
-        WHERE id = %(session_id)s AND epoch = %(epoch)s FOR UPDATE
-    ), opened AS (
-        INSERT INTO model_calls (id, session_id, candle_number, call_no, status, request_hash,
-            epoch, started_at)
-        SELECT %(id)s, owned.id, %(candle_number)s, %(call_no)s, 'started', %(request_hash)s,
-            %(epoch)s, clock_timestamp()
-        FROM owned
-        ON CONFLICT (session_id, candle_number, call_no) DO UPDATE SET
-            attempts = model_calls.attempts + (model_calls.status = 'started')::int,
-            status = 'started', epoch = excluded.epoch, started_at = excluded.started_at
-        WHERE model_calls.status <> 'done'
-        RETURNING session_id, attempts
-    ), counted AS (
-        UPDATE trading_sessions SET possibly_paid_twice = opened.attempts - 1 + (
-            SELECT coalesce(sum(attempts - 1), 0) FROM model_calls
-            WHERE session_id = opened.session_id
-                AND (candle_number, call_no) <> (%(candle_number)s, %(call_no)s))
-        FROM opened WHERE trading_sessions.id = opened.session_id AND opened.attempts > 1
-    )
-    SELECT attempts FROM opened
-"""
+"""  # noqa: S608 - the only part put in is a constant of this module
 
 _BOOK_CALL: LiteralString = """
     WITH owned AS (
         SELECT id FROM trading_sessions
         WHERE id = %(session_id)s AND epoch = %(epoch)s FOR UPDATE
     ), booked AS (
-        UPDATE model_calls SET status = 'done', raw_reply = %(raw_reply)s,
+        UPDATE model_calls SET status = 'done', request_hash = %(request_hash)s,
+            raw_reply = %(raw_reply)s,
             usage = %(usage)s::jsonb, cost_usd = %(cost_usd)s::numeric,
             generation_id = %(generation_id)s, model_used = %(model_used)s,
             latency_ms = %(latency_ms)s, finished_at = clock_timestamp()
@@ -249,6 +265,7 @@ class ModelCallRow:
 class BookedReply:
     """What a model answered and what it cost, to be stored before anyone reads it."""
 
+    request_hash: str
     raw_reply: str
     usage: dict[str, Any]
     tokens: int
@@ -260,7 +277,10 @@ class BookedReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionBasis:
-    """Where a session stands when a decision is due, and all that the question needs of it."""
+    """Where a session stands when a decision is due, and all that the question needs of it.
+
+    `is_opened` says that its first call was noted as started, for whoever asks now.
+    """
 
     epoch: int
     cursor: int
@@ -268,6 +288,7 @@ class DecisionBasis:
     key_id: UUID | None
     encrypted_key: str | None
     key_is_idle: bool
+    is_opened: bool
     is_decided: bool
     state: str
     past: Sequence[PastDecisionRow]
@@ -344,16 +365,27 @@ class SteppingRepository:
             {"session_id": session_id, "candle_number": decided, "trade_id": trade.id},
         )
 
-    async def basis(
-        self, session_id: UUID, candle_number: int, *, decisions: int, reasoning_length: int
+    async def begin_decision(
+        self,
+        key: CallKey,
+        *,
+        id: UUID,
+        max_cost_usd: Decimal | None,
+        decisions: int,
+        reasoning_length: int,
     ) -> DecisionBasis | None:
-        """What decides whether a model may be asked at a candle, and with what."""
+        """Open the first call of a decision, and tell what to ask with.
+
+        No call is opened where epoch or cursor have moved on, the decision or the reply is there,
+        the budget is spent, or there is no API key.
+        """
         cursor = self._connection.cursor(row_factory=dict_row)
         await cursor.execute(
-            _BASIS,
-            {
-                "session_id": session_id,
-                "candle_number": candle_number,
+            _BEGIN_DECISION,
+            _key(key)
+            | {
+                "id": id,
+                "max_cost_usd": max_cost_usd,
                 "decisions": decisions,
                 "reasoning_length": reasoning_length,
             },
@@ -365,10 +397,9 @@ class SteppingRepository:
         calls = {each["call_no"]: ModelCallRow(**each) for each in row.pop("calls")}
         return DecisionBasis(**row, past=past, calls=calls)
 
-    async def open_call(self, key: CallKey, *, id: UUID, request_hash: str) -> bool:
+    async def open_call(self, key: CallKey, *, id: UUID) -> bool:
         """Note that a call is about to be made; False when it is done or the epoch has passed."""
-        values = _key(key) | {"id": id, "request_hash": request_hash}
-        cursor = await self._connection.execute(_OPEN_CALL, values)
+        cursor = await self._connection.execute(_OPEN_CALL, _key(key) | {"id": id})
         return await cursor.fetchone() is not None
 
     async def book_call(self, key: CallKey, reply: BookedReply) -> int | None:
@@ -377,6 +408,7 @@ class SteppingRepository:
         None when another attempt or a newer owner was first.
         """
         values = _key(key) | {
+            "request_hash": reply.request_hash,
             "raw_reply": reply.raw_reply,
             "usage": orjson.dumps(reply.usage).decode(),
             "cost_usd": repr(reply.cost_usd),

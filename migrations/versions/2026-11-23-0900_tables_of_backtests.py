@@ -328,7 +328,7 @@ CREATE TABLE model_calls (
     epoch INTEGER DEFAULT 0 NOT NULL,
     status VARCHAR DEFAULT 'started' NOT NULL,
     attempts INTEGER DEFAULT 1 NOT NULL,
-    request_hash VARCHAR NOT NULL,
+    request_hash VARCHAR,
     raw_reply VARCHAR,
     usage JSONB,
     cost_usd NUMERIC,

@@ -11,6 +11,7 @@ from tests.activities.experiments import Bench
 from tests.laboratory import Plan
 
 REPLY = BookedReply(
+    request_hash="h",
     raw_reply="{}",
     usage={"prompt_tokens": 10, "completion_tokens": 2},
     tokens=12,
@@ -29,7 +30,7 @@ async def a_key(bench: Bench) -> CallKey:
 async def opened(bench: Bench, key: CallKey) -> bool:
     database, user_id = bench.laboratory.database, bench.laboratory.user_id
     async with database.statements_for_user(user_id) as connection:
-        return await SteppingRepository(connection).open_call(key, id=uuid4(), request_hash="h")
+        return await SteppingRepository(connection).open_call(key, id=uuid4())
 
 
 async def refused(bench: Bench, key: CallKey) -> None:
