@@ -15,7 +15,8 @@ import uvloop
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from redis.asyncio import Redis
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
 from activities.contexts import SessionContexts
 from activities.decisions import DecisionActivities
@@ -88,8 +89,12 @@ def build_workers(
     max_activities: int = 50,
     max_decisions: int = 64,
     grace: timedelta = timedelta(seconds=20),
+    deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
-    """One worker for workflows and their steps, one for model calls."""
+    """One worker for workflows and their steps, one for model calls.
+
+    With a `deployment` Temporal gives them only what belongs to their version of the code.
+    """
     steps = Worker(
         client,
         task_queue=task_queue,
@@ -108,6 +113,7 @@ def build_workers(
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=grace,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        deployment_config=deployment,
     )
     decisions = Worker(
         client,
@@ -116,8 +122,24 @@ def build_workers(
         max_concurrent_activities=max_decisions,
         graceful_shutdown_timeout=grace,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        deployment_config=deployment,
     )
     return [steps, decisions]
+
+
+def deployment_of(settings: WorkerSettings) -> WorkerDeploymentConfig | None:
+    """The version of this worker's code, where the settings name it.
+
+    A backtest is pinned: it ends under the version that it began with.
+    """
+    name, build_id = settings.worker_deployment_name, settings.worker_build_id
+    if not (name and build_id):
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=name, build_id=build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
 
 
 @asynccontextmanager
@@ -168,6 +190,7 @@ async def run(settings: WorkerSettings) -> None:
             max_activities=settings.worker_max_activities,
             max_decisions=settings.worker_max_decisions,
             grace=timedelta(seconds=settings.worker_graceful_shutdown_seconds),
+            deployment=deployment_of(settings),
         )
         for each in workers:
             await stack.enter_async_context(each)

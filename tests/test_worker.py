@@ -15,7 +15,10 @@ import pytest
 from cryptography.fernet import Fernet
 from redis.asyncio import Redis
 from temporalio import activity
+from temporalio.api.enums.v1 import VersioningBehavior
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.decisions import DecisionActivities
 from activities.market_data import MarketDataActivities
@@ -29,6 +32,7 @@ from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from worker import FernetKeyRing, build_workers
 from workflows.backtest import BacktestWorkflow, decision_queue
+from workflows.runtime import backtest_id
 
 ROOT = Path(__file__).parents[1]
 FLIP = Plan(candles=14, model="simulated/flip")
@@ -132,6 +136,38 @@ async def test_a_killed_worker_process_changes_nothing_and_a_dismissed_one_leave
     asked = (await laboratory.http.get(f"{laboratory.openrouter_url}/debug/requests")).json()
     assert 2 * FLIP.candles <= asked["total"] <= 2 * FLIP.candles + row["possibly_paid_twice"]
     assert row["possibly_paid_twice"] <= 1
+
+
+async def test_a_backtest_is_pinned_to_the_version_it_began_with(
+    laboratory: Laboratory, environment: dict[str, str], tmp_path: Path
+):
+    name = f"alphalab-{laboratory.task_queue}"
+    versioned = {**environment, "WORKER_DEPLOYMENT_NAME": name, "WORKER_BUILD_ID": "build-1"}
+    session_id = await laboratory.started(Plan(candles=3, model="simulated/flip"))
+
+    async with process(tmp_path, versioned):
+        await make_current(laboratory.client, name, "build-1")
+        await laboratory.ended(session_id)
+
+    handle = laboratory.client.get_workflow_handle(backtest_id(session_id))
+    versioning = (await handle.describe()).raw_info.versioning_info
+    assert versioning.behavior == VersioningBehavior.VERSIONING_BEHAVIOR_PINNED
+    assert versioning.deployment_version.build_id == "build-1"
+
+
+async def make_current(client: Client, name: str, build_id: str) -> None:
+    """What an operator does with `temporal worker deployment set-current-version`."""
+    request = SetWorkerDeploymentCurrentVersionRequest(
+        namespace=client.namespace, deployment_name=name, build_id=build_id
+    )
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await client.workflow_service.set_worker_deployment_current_version(request)
+            except RPCError:  # no worker of that version has polled yet
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 async def test_a_worker_without_settings_names_them_and_does_not_start(tmp_path: Path):
