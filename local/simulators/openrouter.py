@@ -235,9 +235,11 @@ class _Simulator:
             yield b": OPENROUTER PROCESSING\n\n"
             if "hang" in call.faults:
                 await asyncio.sleep(_HANG_SECONDS)
+            if not call.delay:  # nothing to wait for between the pieces, so they leave together
+                yield b"".join(_events(call))
+                return
             for event in _events(call):
-                if call.delay:
-                    await asyncio.sleep(call.delay)
+                await asyncio.sleep(call.delay)
                 yield event
         finally:
             ledger.in_flight -= 1
