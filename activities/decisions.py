@@ -6,14 +6,12 @@ with the raw reply before anyone reads it; an attempt that comes later goes on f
 
 import asyncio
 import time
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID, uuid5
 
-import orjson
 from temporalio import activity
 
 from activities.contexts import SessionContext, SessionContexts
@@ -26,42 +24,38 @@ from activities.failures import (
     superseded,
 )
 from activities.heartbeats import heartbeating
-from activities.step_rows import STATE, clamped_percent, plain_events
-from agents.prompts import (
-    MAX_REASONING_SHOWN,
-    MarketView,
-    Message,
-    PastDecision,
-    build_messages,
-    prompt_hash,
+from activities.questions import (
+    Answer,
+    DecisionInput,
+    Question,
+    Reply,
+    booking,
+    bought_reply,
+    decision_outcome,
+    market_view,
+    stored_reply,
+    summary,
 )
+from activities.step_rows import STATE, plain_events
+from agents.prompts import MAX_REASONING_SHOWN, Message, build_messages, prompt_hash
 from agents.replies import (
     DECISION_SCHEMA,
     InvalidReply,
     parse_reply,
     partial_reasoning,
     repair_messages,
-    storable,
 )
 from db.engine import Database
-from db.market_frames import MarketFrame
 from db.repositories.stepping import (
-    BookedReply,
+    Bill,
     CallKey,
     DecisionBasis,
+    DecisionOutcome,
     ModelCallRow,
-    NewDecision,
-    PastDecisionRow,
     SteppingRepository,
 )
-from db.repositories.steps import NewStep, StepRepository
-from events.payloads import (
-    candle_payload,
-    decision_payload,
-    override_payload,
-    rejection_payload,
-    thinking_payload,
-)
+from db.repositories.steps import NewStep, Numbering, StepRepository
+from events.payloads import thinking_payload
 from events.publisher import EventPublisher
 from events.types import Event, iso_timestamp
 from integrations.errors import IntegrationError, ReplyTooLarge
@@ -69,10 +63,8 @@ from integrations.openrouter.client import OpenRouterClient
 from integrations.openrouter.schemas import ChatReply, ChatRequest, Usage
 from trading.decisions import Action, Decision
 from trading.orders import PendingOrder
-from trading.simulation import SimulationState, Verdict, decide
+from trading.simulation import decide
 
-CANDLES_SHOWN = 30
-INDICATOR_VALUES_SHOWN = 5
 DECISIONS_SHOWN = 5
 # A second call after a reply that cannot be used, and no third: then the agent holds.
 CALLS_PER_DECISION = 2
@@ -88,20 +80,13 @@ BOOKING_PAUSE_S = 0.2
 FRAGMENT_INTERVAL_S = 0.1
 
 
+T = TypeVar("T")
+
+
 class KeyRing(Protocol):
     """Opens what `api_keys` stores."""
 
     def decrypt(self, token: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionInput:
-    """The candle that just closed; the state after it is the session's latest."""
-
-    session_id: str
-    user_id: str
-    epoch: int
-    candle_index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,42 +98,6 @@ class DecisionResult:
 
     order: PendingOrder | None
     summary: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reply:
-    """A booked call, whether this attempt or an earlier one made it."""
-
-    text: str
-    model: str | None
-    tokens_prompt: int
-    tokens_completion: int
-    cost_usd: float
-    latency_ms: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """What a decision is asked with: the prompt, and the calls that were already made."""
-
-    context: SessionContext
-    input: DecisionInput
-    state: SimulationState
-    frame: MarketFrame
-    messages: list[Message]
-    digest: str
-    api_key: str | None
-    calls: Mapping[int, ModelCallRow]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """A decision and the calls it took; `invalid` when the agent holds for want of a valid one."""
-
-    decision: Decision
-    replies: Sequence[_Reply]
-    invalid: bool
 
 
 class DecisionActivities:
@@ -176,10 +125,10 @@ class DecisionActivities:
             question = await self._prepare(context, input)
             if question is None:
                 return await self._recorded(context, input)
-            answer = await self._ask(question)
-            return await self._record(question, answer)
+            decided = await self._decide(question)
+            return decided or await self._recorded(context, input)
 
-    async def _prepare(self, context: SessionContext, input: DecisionInput) -> _Question | None:
+    async def _prepare(self, context: SessionContext, input: DecisionInput) -> Question | None:
         """Open the first call and compose the prompt; None when the decision is recorded."""
         index = input.candle_index
         frame = await self._contexts.seen_frame(context)
@@ -203,8 +152,8 @@ class DecisionActivities:
             elif not _is_done(calls.get(1)):
                 calls[1] = await _why_not_opened(stepping, key, context, basis)
         state = STATE.validate_json(basis.state)
-        messages = build_messages(_view(context, state, frame, basis.past))
-        return _Question(
+        messages = build_messages(market_view(context, state, frame, basis.past))
+        return Question(
             context=context,
             input=input,
             state=state,
@@ -223,69 +172,107 @@ class DecisionActivities:
         except ValueError:
             return None
 
-    async def _ask(self, question: _Question) -> _Answer:
-        """Call the model, and once more when its reply holds no valid decision."""
-        replies: list[_Reply] = []
+    async def _decide(self, question: Question) -> DecisionResult | None:
+        """Call the model, and once more when its reply holds no valid decision; None: superseded.
+
+        A valid reply is stored together with its decision where it was just bought.
+        """
+        replies: list[Reply] = []
         messages: list[Message] = question.messages
         problem = ""
         for call_no in range(1, CALLS_PER_DECISION + 1):
-            reply = await self._reply(question, call_no, messages)
+            reply = await self._reply(question, call_no, messages, replies)
+            if isinstance(reply, DecisionResult):
+                return reply
             replies.append(reply)
             try:
-                decision = parse_reply(reply.text, price_factor=question.frame.price_factor)
+                decision = _parsed(question, reply)
             except InvalidReply as e:
                 problem = str(e)
                 messages = repair_messages(question.messages, reply.text, e)
             else:
-                return _Answer(decision=decision, replies=replies, invalid=False)
+                answer = Answer(decision=decision, replies=replies, invalid=False)
+                return await self._record(question, answer)
         hold = Decision(action=Action.HOLD, reasoning=f"No valid reply: {problem}.")
-        return _Answer(decision=hold, replies=replies, invalid=True)
+        return await self._record(question, Answer(decision=hold, replies=replies, invalid=True))
 
     async def _reply(
-        self, question: _Question, call_no: int, messages: Sequence[Message]
-    ) -> _Reply:
+        self,
+        question: Question,
+        call_no: int,
+        messages: Sequence[Message],
+        earlier: Sequence[Reply],
+    ) -> Reply | DecisionResult:
         made = question.calls.get(call_no)
         if call_no > 1 and not _is_done(made):
-            key = _key(question.context, question.input, call_no)
-            async with self._database.statements_for_user(question.context.user_id) as connection:
-                made = await _open(SteppingRepository(connection), key)
+            made = await self._open(question, call_no)
         if made is not None and _is_done(made):
-            return _stored_reply(made)
-        call = asyncio.create_task(self._call(question, call_no, messages))
+            return stored_reply(made)
+        purchase = asyncio.create_task(self._buy(question, call_no, messages, earlier))
         try:
-            return await asyncio.shield(call)
+            return await asyncio.shield(purchase)
         except asyncio.CancelledError:
-            await _let_it_end(call)
+            await _let_it_end(purchase)
             raise
 
-    async def _call(self, question: _Question, call_no: int, messages: Sequence[Message]) -> _Reply:
-        """Send the request and book the reply; an error for which nothing was paid is noted."""
+    async def _open(self, question: Question, call_no: int) -> ModelCallRow | None:
+        """Note that a call is about to be made; return it where a twin attempt was quicker."""
+        if question.api_key is None:
+            raise no_api_key()
+        key = _key(question.context, question.input, call_no)
+        async with self._database.statements_for_user(question.context.user_id) as connection:
+            stepping = SteppingRepository(connection)
+            if await stepping.open_call(key, id=_call_id(key)):
+                return None
+            return await _done_by_twin(stepping, key)
+
+    async def _buy(
+        self,
+        question: Question,
+        call_no: int,
+        messages: Sequence[Message],
+        earlier: Sequence[Reply],
+    ) -> Reply | DecisionResult:
+        """Send the request, and store the reply: with its decision, or alone if it holds none.
+
+        An error for which nothing was paid is noted.
+        """
         try:
-            reply = await self._send(question, messages)
+            received = await self._send(question, messages)
         except IntegrationError as e:
             if e.was_free:
                 await self._note_refusal(question, call_no)
             raise
         asked = question.digest if call_no == 1 else prompt_hash(messages)
-        return await self._book(question, call_no, _booked(reply, asked))
+        bill = Bill(
+            key=_key(question.context, question.input, call_no), reply=booking(received, asked)
+        )
+        try:
+            recorded = await self._record(question, _answered(question, bill, earlier), bill)
+        except InvalidReply:
+            recorded = None
+        except Exception:
+            # Whatever is wrong with what it says, the reply is paid for.
+            await self._book(question, bill)
+            raise
+        return recorded or await self._book(question, bill)
 
-    async def _book(self, question: _Question, call_no: int, booked: BookedReply) -> _Reply:
-        """Store the reply; where another attempt was first, its reply is the one that counts."""
-        context = question.context
-        key = _key(context, question.input, call_no)
-        attempts = await self._booked_attempts(context.user_id, key, booked)
+    async def _book(self, question: Question, bill: Bill) -> Reply:
+        """Store the reply alone; where another attempt was first, its reply is what counts."""
+        user_id = question.context.user_id
+        attempts = await self._patiently(user_id, lambda stepping: stepping.book_call(bill))
         if attempts is not None:
-            return _booked_reply(booked, attempts)
-        async with self._database.statements_for_user(context.user_id) as connection:
-            stored = await SteppingRepository(connection).call(key)
+            return bought_reply(bill.reply, attempts)
+        async with self._database.statements_for_user(user_id) as connection:
+            stored = await SteppingRepository(connection).call(bill.key)
         if stored is None or not _is_done(stored):
             raise superseded(question.input.session_id)
-        return _stored_reply(stored)
+        return stored_reply(stored)
 
-    async def _booked_attempts(
-        self, user_id: UUID, key: CallKey, booked: BookedReply
-    ) -> int | None:
-        """Book with patience: the reply is paid for and is nowhere else yet.
+    async def _patiently(
+        self, user_id: UUID, store: Callable[[SteppingRepository], Awaitable[T]]
+    ) -> T:
+        """Store what is paid for and is nowhere else yet.
 
         Temporal's next attempt would have to buy it again, so PostgreSQL is waited for here.
         """
@@ -293,13 +280,13 @@ class DecisionActivities:
         while True:
             try:
                 async with self._database.statements_for_user(user_id) as connection:
-                    return await SteppingRepository(connection).book_call(key, booked)
+                    return await store(SteppingRepository(connection))
             except Exception as e:
                 if not passes_by_itself(e) or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(BOOKING_PAUSE_S)
 
-    async def _send(self, question: _Question, messages: Sequence[Message]) -> ChatReply:
+    async def _send(self, question: Question, messages: Sequence[Message]) -> ChatReply:
         settings, api_key = question.context.settings, question.api_key
         if api_key is None:
             raise no_api_key()
@@ -322,47 +309,49 @@ class DecisionActivities:
         except ReplyTooLarge as e:
             return _cut_off(e, settings.model)
 
-    async def _note_refusal(self, question: _Question, call_no: int) -> None:
+    async def _note_refusal(self, question: Question, call_no: int) -> None:
         key = _key(question.context, question.input, call_no)
         async with self._database.statements_for_user(question.context.user_id) as connection:
             await SteppingRepository(connection).refuse_call(key)
 
-    async def _record(self, question: _Question, answer: _Answer) -> DecisionResult:
-        """Store the decision, what the engine makes of it and its events, in one transaction."""
-        context, asked = question.context, question.input
-        index = asked.candle_index
-        candle = (await self._contexts.frame(context)).candles.candle(index)
+    async def _record(
+        self, question: Question, answer: Answer, bill: Bill | None = None
+    ) -> DecisionResult | None:
+        """Store the decision, what the engine makes of it and its events, in one statement.
+
+        With a `bill` its reply is stored in the same one. None when nothing was stored.
+        """
+        context, index = question.context, question.input.candle_index
         verdict = decide(
             question.state,
             answer.decision,
-            candle,
+            (await self._contexts.frame(context)).candles.candle(index),
             context.rules,
             is_last=index == context.total_candles - 1,
         )
-        happened = _happened(question, answer, verdict)
-        state = STATE.dump_json(verdict.state)
-        async with self._database.statements_for_user(context.user_id) as connection:
-            numbering = await SteppingRepository(connection).store_decision(
-                context.session_id,
-                _decision_row(question, answer, verdict),
-                epoch=asked.epoch,
-                events=happened,
-                state=state,
-            )
+        outcome = decision_outcome(question, answer, verdict)
+        numbering = await self._stored(question, outcome, bill)
         if numbering is None:
-            raise superseded(asked.session_id)
+            return None
         row = NewStep(
             candle_number=index,
             first_seq=numbering.first_seq,
-            last_seq=numbering.first_seq + len(happened) - 1,
+            last_seq=numbering.first_seq + len(outcome.events) - 1,
             happened_at=numbering.first_at,
-            events=happened,
-            state=state,
+            events=outcome.events,
+            state=outcome.state,
         )
         await self._publisher.publish(context.session_id, plain_events(row, "decision"))
-        return DecisionResult(
-            order=verdict.order, summary=_summary(index, answer.decision, verdict)
-        )
+        return DecisionResult(order=verdict.order, summary=summary(index, answer.decision, verdict))
+
+    async def _stored(
+        self, question: Question, outcome: DecisionOutcome, bill: Bill | None
+    ) -> Numbering | None:
+        user_id, epoch = question.context.user_id, question.input.epoch
+        if bill is not None:
+            return await self._patiently(user_id, lambda s: s.book_decision(bill, outcome))
+        async with self._database.statements_for_user(user_id) as connection:
+            return await SteppingRepository(connection).store_decision(outcome, epoch=epoch)
 
     async def _recorded(self, context: SessionContext, input: DecisionInput) -> DecisionResult:
         """What an earlier attempt stored: tell it again, change nothing."""
@@ -372,7 +361,7 @@ class DecisionActivities:
                 context.session_id, phase="decision", candle_number=input.candle_index
             )
             stored = await steps.latest_state(context.session_id)
-        if stored is None:
+        if stored is None or not rows:
             raise superseded(input.session_id)
         for row in rows:
             await self._publisher.publish(context.session_id, plain_events(row, "decision"))
@@ -385,7 +374,7 @@ class DecisionActivities:
 class _Fragments:
     """Shows the reasoning while it is written, a few times a second."""
 
-    def __init__(self, publisher: EventPublisher, question: _Question) -> None:
+    def __init__(self, publisher: EventPublisher, question: Question) -> None:
         self._publisher = publisher
         self._question = question
         self._text = ""
@@ -418,44 +407,6 @@ class _Fragments:
             timestamp=iso_timestamp(datetime.now(UTC)),
         )
         await self._publisher.publish(self._question.context.session_id, [event])
-
-
-def _view(
-    context: SessionContext,
-    state: SimulationState,
-    frame: MarketFrame,
-    past: Sequence[PastDecisionRow],
-) -> MarketView:
-    index, settings = state.next_candle - 1, context.settings
-    earlier = range(max(0, index - INDICATOR_VALUES_SHOWN + 1), index)
-    values = [frame.values(each) for each in earlier]
-    return MarketView(
-        asset=None if settings.blind else settings.asset,
-        timeframe=context.frame_key.timeframe,
-        rules=context.rules,
-        strategy_prompt=settings.strategy_prompt,
-        candle_index=index,
-        candles=frame.window(index + 1, CANDLES_SHOWN),
-        indicators=frame.values(index),
-        indicator_history={name: [each[name] for each in values] for name in frame.indicators},
-        position=state.position,
-        equity=state.equity,
-        drawdown=state.drawdown,
-        last_decisions=[_past(row) for row in past],
-        blind=settings.blind,
-        price_factor=frame.price_factor,
-    )
-
-
-def _past(row: PastDecisionRow) -> PastDecision:
-    rejection = (row.order_data or {}).get("rejection")
-    return PastDecision(
-        candle_index=row.candle_number,
-        action=row.decision,
-        confidence=None if row.confidence is None else row.confidence / 100,
-        reasoning=row.reasoning,
-        outcome=f"rejected: {rejection['reason']}" if rejection else "",
-    )
 
 
 def _check_budget(context: SessionContext, basis: DecisionBasis) -> None:
@@ -493,13 +444,6 @@ async def _why_not_opened(
     return await _done_by_twin(stepping, key)
 
 
-async def _open(stepping: SteppingRepository, key: CallKey) -> ModelCallRow | None:
-    """Note that a call is about to be made; return it where a twin attempt was quicker."""
-    if await stepping.open_call(key, id=_call_id(key)):
-        return None
-    return await _done_by_twin(stepping, key)
-
-
 async def _done_by_twin(stepping: SteppingRepository, key: CallKey) -> ModelCallRow:
     made = await stepping.call(key)
     if made is None or made.status != "done":
@@ -511,7 +455,7 @@ def _call_id(key: CallKey) -> UUID:
     return uuid5(key.session_id, f"call-{key.candle_number}-{key.call_no}")
 
 
-async def _let_it_end(call: asyncio.Task[_Reply]) -> None:
+async def _let_it_end(call: asyncio.Task[Any]) -> None:
     done, _ = await asyncio.wait([call], timeout=CANCELLATION_GRACE_S)
     if not done:
         call.cancel()
@@ -520,46 +464,18 @@ async def _let_it_end(call: asyncio.Task[_Reply]) -> None:
         call.exception()  # retrieved: the cancellation is what counts now
 
 
+def _parsed(question: Question, reply: Reply) -> Decision:
+    return parse_reply(reply.text, price_factor=question.frame.price_factor)
+
+
+def _answered(question: Question, bill: Bill, earlier: Sequence[Reply]) -> Answer:
+    """The decision that a reply holds which is not stored yet. Raises InvalidReply."""
+    reply = bought_reply(bill.reply, attempts=0)  # the statement that stores it adds its own
+    return Answer(decision=_parsed(question, reply), replies=[*earlier, reply], invalid=False)
+
+
 def _is_done(call: ModelCallRow | None) -> bool:
     return call is not None and call.status == "done"
-
-
-def _stored_reply(call: ModelCallRow) -> _Reply:
-    usage = call.usage or {}
-    return _Reply(
-        text=call.raw_reply or "",
-        model=call.model_used,
-        tokens_prompt=int(usage.get("prompt_tokens", 0)),
-        tokens_completion=int(usage.get("completion_tokens", 0)),
-        cost_usd=float(call.cost_usd or 0),
-        latency_ms=call.latency_ms or 0,
-        attempts=call.attempts,
-    )
-
-
-def _booked_reply(booked: BookedReply, attempts: int) -> _Reply:
-    return _Reply(
-        text=booked.raw_reply,
-        model=booked.model_used,
-        tokens_prompt=int(booked.usage["prompt_tokens"]),
-        tokens_completion=int(booked.usage["completion_tokens"]),
-        cost_usd=booked.cost_usd,
-        latency_ms=booked.latency_ms,
-        attempts=attempts,
-    )
-
-
-def _booked(reply: ChatReply, request_hash: str) -> BookedReply:
-    return BookedReply(
-        request_hash=request_hash,
-        raw_reply=storable(reply.text),
-        usage=asdict(reply.usage),
-        tokens=reply.usage.prompt_tokens + reply.usage.completion_tokens,
-        cost_usd=reply.usage.cost_usd or 0.0,
-        generation_id=reply.generation_id,
-        model_used=reply.model,
-        latency_ms=round(reply.latency_ms),
-    )
 
 
 def _cut_off(e: ReplyTooLarge, model: str) -> ChatReply:
@@ -574,97 +490,3 @@ def _cut_off(e: ReplyTooLarge, model: str) -> ChatReply:
         latency_ms=0,
         response_format=None,
     )
-
-
-def _happened(question: _Question, answer: _Answer, verdict: Verdict) -> list[dict[str, Any]]:
-    index = question.input.candle_index
-    thinking = thinking_payload(
-        candle_index=index,
-        text=answer.decision.reasoning,
-        delta="",
-        is_complete=True,
-        attempt=activity.info().attempt,
-    )
-    decision = decision_payload(
-        answer.decision,
-        candle_index=index,
-        estimate=verdict.estimate,
-        overrides=verdict.overrides,
-        context=_decision_context(question, answer),
-    )
-    found: list[dict[str, Any]] = [
-        {"event": "ai_thinking", "data": thinking},
-        {"event": "ai_decision", "data": decision},
-    ]
-    if verdict.rejection:
-        payload = rejection_payload(verdict.rejection, candle_index=index)
-        found.append({"event": "order_rejected", "data": payload})
-    return found
-
-
-def _decision_context(question: _Question, answer: _Answer) -> dict[str, Any]:
-    settings = question.context.settings
-    return {
-        "decision_context": {
-            "mode": settings.decision_mode,
-            "interval": question.context.cadence.interval,
-        },
-        "model": answer.replies[-1].model or settings.model,
-        "tokens": sum(r.tokens_prompt + r.tokens_completion for r in answer.replies),
-        "cost_usd": sum(reply.cost_usd for reply in answer.replies),
-        "latency_ms": sum(reply.latency_ms for reply in answer.replies),
-        "invalid_reply": answer.invalid,
-    }
-
-
-def _decision_row(question: _Question, answer: _Answer, verdict: Verdict) -> NewDecision:
-    context, index = question.context, question.input.candle_index
-    candle = question.frame.candles.candle(index)
-    decision, replies = answer.decision, answer.replies
-    seen = question.frame.values(index)
-    return NewDecision(
-        id=uuid5(context.session_id, f"decision-{index}"),
-        candle_number=index,
-        close_time=candle.open_time + context.frame_key.timeframe.milliseconds,
-        candle_data=candle_payload(candle, {}, index=index, total=context.total_candles),
-        indicator_values=seen,
-        reasoning=decision.reasoning,
-        decision=decision.action.value,
-        confidence=(None if decision.confidence is None else clamped_percent(decision.confidence)),
-        order_data=_order_data(decision, verdict),
-        overrides=[override_payload(each) for each in verdict.overrides],
-        prompt_hash=question.digest,
-        prompt_text=zlib.compress(orjson.dumps(question.messages)),
-        model_requested=context.settings.model,
-        model_used=replies[-1].model,
-        tokens_prompt=sum(reply.tokens_prompt for reply in replies),
-        tokens_completion=sum(reply.tokens_completion for reply in replies),
-        cost_usd=sum(reply.cost_usd for reply in replies),
-        latency_ms=sum(reply.latency_ms for reply in replies),
-        attempts=sum(reply.attempts for reply in replies),
-        invalid_reply=answer.invalid,
-    )
-
-
-def _order_data(decision: Decision, verdict: Verdict) -> dict[str, Any] | None:
-    """The order in the words of the contract, and the agent's own terms, from which it replays."""
-    if decision.order is None and verdict.rejection is None:
-        return None
-    estimate, rejection = verdict.estimate, verdict.rejection
-    return {
-        "type": decision.action.value,
-        "entry_price": estimate.entry_price if estimate else None,
-        "size": estimate.size if estimate else None,
-        "leverage": estimate.leverage if estimate else None,
-        "stop_loss": estimate.stop_price if estimate else None,
-        "take_profit": estimate.target_price if estimate else None,
-        "terms": None if decision.order is None else asdict(decision.order),
-        "rejection": (
-            {"reason": rejection.reason.value, "detail": rejection.detail} if rejection else None
-        ),
-    }
-
-
-def _summary(index: int, decision: Decision, verdict: Verdict) -> str:
-    rejected = f" (rejected: {verdict.rejection.reason})" if verdict.rejection else ""
-    return f"candle {index}: {decision.action.value}{rejected}"

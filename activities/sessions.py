@@ -22,7 +22,6 @@ from temporalio.exceptions import ApplicationError
 from activities.contexts import SessionContext, SessionContexts
 from activities.failures import activity_failures, superseded
 from activities.heartbeats import heartbeating
-from activities.market_data import CandleView
 from activities.step_rows import (
     STATE,
     Outcome,
@@ -46,6 +45,7 @@ from db.repositories.stepping import SteppingRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
 from events.publisher import EventPublisher
 from events.types import iso_timestamp
+from trading.candles import Candle
 from trading.decisions import Cadence
 from trading.errors import TradingError
 from trading.simulation import SimulationState, Step, advance, start
@@ -90,7 +90,7 @@ class StepInput:
     user_id: str
     epoch: int
     state: SimulationState
-    view: CandleView
+    candle: Candle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +180,8 @@ class SessionActivities:
         """Step one candle: fill, protect, mark and guard, in one transaction; return the state."""
         with activity_failures():
             context = await self._contexts.get(input.session_id, input.user_id)
-            step = advance(input.state, input.view.candle, context.rules)
-            outcome = Outcome(step=step, candle=input.view.candle, indicators=input.view.indicators)
+            step = advance(input.state, input.candle, context.rules)
+            outcome = Outcome(step=step, candle=input.candle)
             return await self._store(context, input.epoch, input.state, [outcome])
 
     @activity.defn
@@ -282,7 +282,7 @@ def _stretch(
     for index in range(state.next_candle, min(stop, state.next_candle + CHUNK_CANDLES)):
         candle = frame.candles.candle(index)
         step = advance(state, candle, context.rules)
-        yield Outcome(step=step, candle=candle, indicators={})
+        yield Outcome(step=step, candle=candle)
         state = step.state
         if step.ended is not None or time.monotonic() > deadline:
             return

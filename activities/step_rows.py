@@ -45,11 +45,10 @@ _EXIT_REASONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A candle that was stepped: what came of it and what it looked like."""
+    """A candle that was stepped, and what came of it."""
 
     step: Step
     candle: Candle
-    indicators: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

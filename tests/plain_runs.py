@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 from temporalio.testing import ActivityEnvironment
 
-from activities.decisions import DecisionInput
 from activities.market_data import CandleView, IndicatorsInput
+from activities.questions import DecisionInput
 from activities.results import FailInput, FinishInput, FinishResult
 from activities.sessions import (
     ChunkInput,
@@ -83,7 +83,7 @@ class PlainRun:
 
     async def step_input(self) -> StepInput:
         view = await self.view(self.state.next_candle)
-        return StepInput(**self.ids, epoch=self.epoch, state=self.state, view=view)
+        return StepInput(**self.ids, epoch=self.epoch, state=self.state, candle=view.candle)
 
     def chunk_input(self, stop: int) -> ChunkInput:
         return ChunkInput(**self.ids, epoch=self.epoch, state=self.state, stop=stop)

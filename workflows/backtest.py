@@ -11,9 +11,10 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities.decisions import DecisionActivities, DecisionInput
+    from activities.decisions import DecisionActivities
     from activities.failures import PAUSE_REASONS, SUPERSEDED
     from activities.market_data import IndicatorsInput, MarketDataActivities
+    from activities.questions import DecisionInput
     from activities.results import FailInput, FinishInput, ResultActivities
     from activities.sessions import (
         ChunkInput,
@@ -214,7 +215,7 @@ class BacktestWorkflow:
                 user_id=self._params.user_id,
                 epoch=claim.epoch,
                 state=self._require_state(),
-                view=view,
+                candle=view.candle,
             ),
             summary=f"candle {index}: step",
             **STEP,

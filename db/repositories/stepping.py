@@ -123,27 +123,31 @@ _BEGIN_DECISION: LiteralString = f"""
     WHERE s.id = %(session_id)s
 """  # noqa: S608 - the only part put in is a constant of this module
 
-_BOOK_CALL: LiteralString = """
+_BOOKED: LiteralString = """
+    booked AS (
+        UPDATE model_calls SET status = 'done', request_hash = %(request_hash)s,
+            raw_reply = %(raw_reply)s, usage = %(usage)s::jsonb,
+            cost_usd = %(reply_cost_usd)s::numeric, generation_id = %(generation_id)s,
+            model_used = %(reply_model)s, latency_ms = %(reply_latency_ms)s,
+            finished_at = clock_timestamp()
+        FROM owned
+        WHERE session_id = owned.id AND candle_number = %(candle_number)s
+            AND call_no = %(call_no)s AND model_calls.status <> 'done'
+        RETURNING session_id, attempts
+    )
+"""
+
+_BOOK_CALL: LiteralString = f"""
     WITH owned AS (
         SELECT id FROM trading_sessions
         WHERE id = %(session_id)s AND epoch = %(epoch)s FOR UPDATE
-    ), booked AS (
-        UPDATE model_calls SET status = 'done', request_hash = %(request_hash)s,
-            raw_reply = %(raw_reply)s,
-            usage = %(usage)s::jsonb, cost_usd = %(cost_usd)s::numeric,
-            generation_id = %(generation_id)s, model_used = %(model_used)s,
-            latency_ms = %(latency_ms)s, finished_at = clock_timestamp()
-        FROM owned
-        WHERE session_id = owned.id AND candle_number = %(candle_number)s
-            AND call_no = %(call_no)s AND status <> 'done'
-        RETURNING session_id, attempts
-    ), paid AS (
-        UPDATE trading_sessions SET cost_usd = cost_usd + %(cost_usd)s::numeric,
-            tokens = tokens + %(tokens)s
+    ), {_BOOKED}, paid AS (
+        UPDATE trading_sessions SET cost_usd = cost_usd + %(reply_cost_usd)s::numeric,
+            tokens = tokens + %(reply_tokens)s
         FROM booked WHERE trading_sessions.id = booked.session_id
     )
     SELECT attempts FROM booked
-"""
+"""  # noqa: S608 - the only part put in is a constant of this module
 
 _CALL: LiteralString = """
     SELECT call_no, status, raw_reply, usage, cost_usd::float8 AS cost_usd, model_used, latency_ms,
@@ -159,13 +163,8 @@ _REFUSE_CALL: LiteralString = """
         AND call_no = %(call_no)s AND status = 'started' AND epoch = %(epoch)s
 """
 
-_STORE_DECISION: LiteralString = f"""
-    WITH moved AS (
-        UPDATE trading_sessions SET {_NUMBERING},
-            invalid_replies = invalid_replies + %(invalid_reply)s::int
-        WHERE id = %(session_id)s AND epoch = %(epoch)s AND cursor = %(candle_number)s + 1
-        RETURNING id, last_seq, last_event_at, started_at, cost_usd, status
-    ), stored AS (
+_DECIDED: LiteralString = """
+    stored AS (
         INSERT INTO steps (session_id, candle_number, phase, first_seq, last_seq, happened_at,
             events, state)
         SELECT id, %(candle_number)s, 'decision', last_seq - %(events)s::int + 1, last_seq,
@@ -182,10 +181,36 @@ _STORE_DECISION: LiteralString = f"""
             %(decision)s, %(confidence)s::numeric, %(order_data)s::jsonb, %(overrides)s::jsonb,
             %(prompt_hash)s, %(prompt_text)s, %(model_requested)s, %(model_used)s,
             %(tokens_prompt)s, %(tokens_completion)s, %(cost_usd)s::numeric, %(latency_ms)s,
-            %(attempts)s, %(invalid_reply)s, false
+            %(attempts)s + attempts, %(invalid_reply)s, false
         FROM moved
     )
     SELECT last_seq, last_event_at, started_at, cost_usd, status FROM moved
+"""
+
+_STORE_DECISION: LiteralString = f"""
+    WITH moved AS (
+        UPDATE trading_sessions SET {_NUMBERING},
+            invalid_replies = invalid_replies + %(invalid_reply)s::int
+        WHERE id = %(session_id)s AND epoch = %(epoch)s AND cursor = %(candle_number)s + 1
+            AND NOT EXISTS (SELECT 1 FROM decisions d
+                WHERE d.session_id = %(session_id)s AND d.candle_number = %(candle_number)s)
+        RETURNING id, last_seq, last_event_at, started_at, cost_usd, status, 0 AS attempts
+    ), {_DECIDED}
+"""  # noqa: S608 - the only part put in is a constant of this module
+
+_BOOK_DECISION: LiteralString = f"""
+    WITH owned AS (
+        SELECT id FROM trading_sessions
+        WHERE id = %(session_id)s AND epoch = %(epoch)s AND cursor = %(candle_number)s + 1
+        FOR UPDATE
+    ), {_BOOKED}, moved AS (
+        UPDATE trading_sessions SET {_NUMBERING},
+            cost_usd = trading_sessions.cost_usd + %(reply_cost_usd)s::numeric,
+            tokens = tokens + %(reply_tokens)s
+        FROM booked WHERE trading_sessions.id = booked.session_id
+        RETURNING id, last_seq, last_event_at, started_at, trading_sessions.cost_usd,
+            trading_sessions.status, booked.attempts
+    ), {_DECIDED}
 """  # noqa: S608 - the only part put in is a constant of this module
 
 _TOUCH_KEY: LiteralString = """
@@ -331,6 +356,24 @@ class NewDecision:
     invalid_reply: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """A reply that is paid for, and the call it belongs to."""
+
+    key: CallKey
+    reply: BookedReply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionOutcome:
+    """A decision, its events in order, and the session's state after it as JSON."""
+
+    session_id: UUID
+    decision: NewDecision
+    events: Sequence[dict[str, Any]]
+    state: bytes
+
+
 class SteppingRepository:
     """Steps and decisions of a session, over a connection of `Database.statements_for_user`."""
 
@@ -402,24 +445,22 @@ class SteppingRepository:
         cursor = await self._connection.execute(_OPEN_CALL, _key(key) | {"id": id})
         return await cursor.fetchone() is not None
 
-    async def book_call(self, key: CallKey, reply: BookedReply) -> int | None:
+    async def book_call(self, bill: Bill) -> int | None:
         """Store a reply and its cost once; return the call's attempts.
 
         None when another attempt or a newer owner was first.
         """
-        values = _key(key) | {
-            "request_hash": reply.request_hash,
-            "raw_reply": reply.raw_reply,
-            "usage": orjson.dumps(reply.usage).decode(),
-            "cost_usd": repr(reply.cost_usd),
-            "tokens": reply.tokens,
-            "generation_id": reply.generation_id,
-            "model_used": reply.model_used,
-            "latency_ms": reply.latency_ms,
-        }
-        cursor = await self._connection.execute(_BOOK_CALL, values)
+        cursor = await self._connection.execute(_BOOK_CALL, _bill(bill))
         row = await cursor.fetchone()
         return None if row is None else int(row[0])
+
+    async def book_decision(self, bill: Bill, outcome: DecisionOutcome) -> Numbering | None:
+        """Store a reply, its cost and the decision that it holds, all at once and once.
+
+        None when another attempt was first or the session has moved on. The decision's attempts
+        are those of the calls before this one; the reply's own are added.
+        """
+        return await self._decide(_BOOK_DECISION, _outcome(outcome) | _bill(bill))
 
     async def call(self, key: CallKey) -> ModelCallRow | None:
         """A model call as it is stored."""
@@ -431,29 +472,14 @@ class SteppingRepository:
         """Note that the provider answered with an error, so that nothing was bought."""
         await self._connection.execute(_REFUSE_CALL, _key(key))
 
-    async def store_decision(
-        self,
-        session_id: UUID,
-        decision: NewDecision,
-        *,
-        epoch: int,
-        events: Sequence[dict[str, Any]],
-        state: bytes,
-    ) -> Numbering | None:
-        """Store a decision with its events; None when the session has moved on.
+    async def store_decision(self, outcome: DecisionOutcome, *, epoch: int) -> Numbering | None:
+        """Store a decision with its events; None when it is there or the session has moved on."""
+        return await self._decide(_STORE_DECISION, _outcome(outcome) | {"epoch": epoch})
 
-        A second decision for a candle violates a unique key.
-        """
-        values = _decision(decision) | {
-            "session_id": session_id,
-            "epoch": epoch,
-            "events": len(events),
-            "found": orjson.dumps(events).decode(),
-            "state": state.decode(),
-        }
+    async def _decide(self, statement: LiteralString, values: dict[str, Any]) -> Numbering | None:
         cursor = self._connection.cursor(row_factory=namedtuple_row)
-        await cursor.execute(_STORE_DECISION, values)
-        return numbering(await cursor.fetchone(), len(events))
+        await cursor.execute(statement, values)
+        return numbering(await cursor.fetchone(), values["events"])
 
     async def touch_key(self, key_id: UUID) -> None:
         """Note that the key is in use; rarely, since all sessions of a key share its row."""
@@ -490,6 +516,29 @@ def _key(key: CallKey) -> dict[str, Any]:
         "epoch": key.epoch,
         "candle_number": key.candle_number,
         "call_no": key.call_no,
+    }
+
+
+def _bill(bill: Bill) -> dict[str, Any]:
+    reply = bill.reply
+    return _key(bill.key) | {
+        "request_hash": reply.request_hash,
+        "raw_reply": reply.raw_reply,
+        "usage": orjson.dumps(reply.usage).decode(),
+        "reply_cost_usd": repr(reply.cost_usd),
+        "reply_tokens": reply.tokens,
+        "generation_id": reply.generation_id,
+        "reply_model": reply.model_used,
+        "reply_latency_ms": reply.latency_ms,
+    }
+
+
+def _outcome(outcome: DecisionOutcome) -> dict[str, Any]:
+    return _decision(outcome.decision) | {
+        "session_id": outcome.session_id,
+        "events": len(outcome.events),
+        "found": orjson.dumps(outcome.events).decode(),
+        "state": outcome.state.decode(),
     }
 
 

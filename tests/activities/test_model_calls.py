@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from db.repositories.stepping import BookedReply, CallKey, SteppingRepository
+from db.repositories.stepping import Bill, BookedReply, CallKey, SteppingRepository
 from tests.activities.experiments import Bench
 from tests.laboratory import Plan
 
@@ -42,7 +42,7 @@ async def refused(bench: Bench, key: CallKey) -> None:
 async def booked(bench: Bench, key: CallKey) -> int | None:
     database, user_id = bench.laboratory.database, bench.laboratory.user_id
     async with database.statements_for_user(user_id) as connection:
-        return await SteppingRepository(connection).book_call(key, REPLY)
+        return await SteppingRepository(connection).book_call(Bill(key=key, reply=REPLY))
 
 
 async def counted(server: psycopg.AsyncConnection[Any], session_id: UUID) -> tuple[int, float]:
