@@ -1,7 +1,7 @@
 """The agent's decision at a candle's close: the only code that calls a model.
 
 A decision is bought once. Each call has a row that says `started` before the request and `done`
-with the raw reply before anyone reads it; an attempt that comes later goes on from there.
+with the raw reply, whatever the reply is worth; an attempt that comes later goes on from there.
 """
 
 import asyncio
