@@ -157,8 +157,8 @@ last candle's last one, as Temporal's histories have it, the mean of all session
 divided by their candles; minus the latency of the model as it was booked with each decision. Beside
 it two workflows with the same three activities per candle, the same queues, options, summaries and
 worker settings, whose activities do nothing: the first carries a number, the second as many bytes
-as ours, measured once. They take turns on the same servers (PostgreSQL with fsync); the ratio is the
-median of the ratios of neighbours. Target: at most {TARGET_RATIO} beside the first."""
+as ours, measured once. They take turns on the same servers (PostgreSQL with fsync); the ratio is
+the median of the ratios of neighbours. Target: at most {TARGET_RATIO} beside the first."""
 
 
 def _rows(figures: LoadFigures) -> list[Row]:
