@@ -120,6 +120,7 @@ class ProcessSettings(LogSettings, DatabaseSettings, TemporalSettings):
     openrouter_base_url: Address = OPENROUTER_URL
     openrouter_api_key: SecretStr | None = None
     market_data_source: str | None = None
+    exchange_base_url: Address | None = None
     storage_bucket: str | None = None
     public_url: Address
 

@@ -2,7 +2,9 @@
 
 IntegrationError
 ├── TemporarilyUnavailable   408, 409, 425, 429, 5xx, lost connections, time limits: try again
+│   └── RateLimited          an exchange's 418, 429 and their like: try again, but later
 ├── RequestRejected          400, 404 and the like: the same request fails again
+│   └── SymbolUnavailable    the exchange does not know the asset, or no longer lists it
 ├── AuthenticationFailed     401, 403: the key is wrong, disabled or not allowed this
 ├── InsufficientCredits      402: the account needs money first
 └── ReplyTooLarge            the model wrote more than anybody would read: an invalid reply
@@ -34,8 +36,16 @@ class TemporarilyUnavailable(IntegrationError):
         self.retry_after = retry_after
 
 
+class RateLimited(TemporarilyUnavailable):
+    """We asked too often; asking again before `retry_after` makes it worse."""
+
+
 class RequestRejected(IntegrationError):
     """The request itself is refused; sending it again changes nothing."""
+
+
+class SymbolUnavailable(RequestRejected):
+    """The exchange does not know the asset, or lists it no longer."""
 
 
 class AuthenticationFailed(IntegrationError):
