@@ -20,6 +20,8 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymen
 
 from activities.contexts import SessionContexts
 from activities.decisions import DecisionActivities
+from activities.live_candles import LiveCandles, NoMarket
+from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
 from activities.reconciliation import Reconciler
 from activities.results import ResultActivities
@@ -30,8 +32,10 @@ from events.publisher import EventPublisher
 from integrations.openrouter.client import OpenRouterClient
 from observability import configure_logging
 from settings import SettingsError, WorkerSettings, worker_settings
-from workflows.backtest import BacktestWorkflow, decision_queue
+from workflows.backtest import BacktestWorkflow
+from workflows.forward_test import ForwardTestWorkflow
 from workflows.runtime import Temporal, connect
+from workflows.session_run import decision_queue
 
 # A cancelled model call is seen by its activity within this time.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
@@ -63,20 +67,29 @@ class Activities:
     """The activities of one worker, with everything they use."""
 
     market_data: MarketDataActivities
+    live_markets: LiveMarketActivities
     sessions: SessionActivities
     decisions: DecisionActivities
     results: ResultActivities
 
 
 def build_activities(
-    database: Database, publisher: EventPublisher, openrouter: OpenRouterClient, keys: FernetKeyRing
+    database: Database,
+    publisher: EventPublisher,
+    openrouter: OpenRouterClient,
+    keys: FernetKeyRing,
+    live: LiveCandles | None = None,
 ) -> Activities:
     """Wire the activities over one cache of candles and settings."""
     contexts = SessionContexts(database, MarketFrames(database))
+    live = live or LiveCandles(database, NoMarket(), "none")
     return Activities(
         market_data=MarketDataActivities(contexts),
+        live_markets=LiveMarketActivities(database, contexts, live),
         sessions=SessionActivities(database, contexts, publisher),
-        decisions=DecisionActivities(database, contexts, publisher, openrouter, keys),
+        decisions=DecisionActivities(
+            database, contexts, publisher, openrouter, keys, exchange_time=live.now_ms
+        ),
         results=ResultActivities(database, contexts, publisher),
     )
 
@@ -98,9 +111,11 @@ def build_workers(
     steps = Worker(
         client,
         task_queue=task_queue,
-        workflows=[BacktestWorkflow],
+        workflows=[BacktestWorkflow, ForwardTestWorkflow],
         activities=[
             activities.market_data.calculate_indicators,
+            activities.live_markets.prepare_market,
+            activities.live_markets.observe_market,
             activities.sessions.claim,
             activities.sessions.execute_step,
             activities.sessions.run_candles,

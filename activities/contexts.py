@@ -32,6 +32,11 @@ class SessionContext:
     frame_key: FrameKey
 
     @property
+    def is_live(self) -> bool:
+        """Whether this is a forward test: its candles come one by one, and without an end."""
+        return self.settings.type == "forward"
+
+    @property
     def total_candles(self) -> int:
         return self.settings.total_candles
 
@@ -55,21 +60,25 @@ class SessionContexts:
                 self._cache[key] = cached
         return cached
 
-    async def frame(self, context: SessionContext) -> MarketFrame:
-        """The session's candles and indicators, in real prices."""
-        return await self._loaded(context.user_id, context.frame_key)
+    async def frame(
+        self, context: SessionContext, *, until: int = 0, holding: int = 0
+    ) -> MarketFrame:
+        """The session's candles and indicators, in real prices; see `MarketFrames.get`."""
+        return await self._loaded(context.user_id, context.frame_key, until, holding)
 
-    async def seen_frame(self, context: SessionContext) -> MarketFrame:
+    async def seen_frame(
+        self, context: SessionContext, *, until: int = 0, holding: int = 0
+    ) -> MarketFrame:
         """The candles and indicators as the model sees them: scaled when the test is blind."""
         key = context.frame_key.as_blind() if context.settings.blind else context.frame_key
-        return await self._loaded(context.user_id, key)
+        return await self._loaded(context.user_id, key, until, holding)
 
-    async def _loaded(self, user_id: UUID, key: FrameKey) -> MarketFrame:
-        if (frame := self._frames.cached(key)) is not None:
+    async def _loaded(self, user_id: UUID, key: FrameKey, until: int, holding: int) -> MarketFrame:
+        if (frame := self._frames.cached(key, until=until, holding=holding)) is not None:
             return frame
         # Loaded once for all who wait for it: one of them that is cancelled leaves it running,
         # and its connection is not torn out of the middle of a COPY.
-        return await asyncio.shield(self._frames.get(user_id, key))
+        return await asyncio.shield(self._frames.get(user_id, key, until=until, holding=holding))
 
     async def _load(self, session_id: UUID, user_id: UUID) -> SessionContext:
         async with self._database.for_user(user_id) as session:

@@ -7,7 +7,7 @@ with the raw reply, whatever the reply is worth; an attempt that comes later goe
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID, uuid5
@@ -61,9 +61,10 @@ from events.types import Event, iso_timestamp
 from integrations.errors import IntegrationError, ReplyTooLarge
 from integrations.openrouter.client import OpenRouterClient
 from integrations.openrouter.schemas import ChatReply, ChatRequest, Usage
+from trading.candles import Candle
 from trading.decisions import Action, Decision
 from trading.orders import PendingOrder
-from trading.simulation import decide
+from trading.simulation import decide, overtaken
 
 DECISIONS_SHOWN = 5
 # A second call after a reply that cannot be used, and no third: then the agent holds.
@@ -81,6 +82,12 @@ FRAGMENT_INTERVAL_S = 0.1
 
 
 T = TypeVar("T")
+# Epoch milliseconds, as the exchange counts them.
+ExchangeTime = Callable[[], Awaitable[int]]
+
+
+async def wall_clock() -> int:
+    return time.time_ns() // 1_000_000
 
 
 class KeyRing(Protocol):
@@ -110,12 +117,15 @@ class DecisionActivities:
         publisher: EventPublisher,
         openrouter: OpenRouterClient,
         keys: KeyRing,
+        *,
+        exchange_time: ExchangeTime = wall_clock,
     ) -> None:
         self._database = database
         self._contexts = contexts
         self._publisher = publisher
         self._openrouter = openrouter
         self._keys = keys
+        self._exchange_time = exchange_time
 
     @activity.defn
     async def request_decision(self, input: DecisionInput) -> DecisionResult:
@@ -131,7 +141,7 @@ class DecisionActivities:
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> Question | None:
         """Open the first call and compose the prompt; None when the decision is recorded."""
         index = input.candle_index
-        frame = await self._contexts.seen_frame(context)
+        frame = await self._contexts.seen_frame(context, holding=index + 1)
         key = _key(context, input, 1)
         async with self._database.statements_for_user(context.user_id) as connection:
             stepping = SteppingRepository(connection)
@@ -322,13 +332,16 @@ class DecisionActivities:
         With a `bill` its reply is stored in the same one. None when nothing was stored.
         """
         context, index = question.context, question.input.candle_index
+        answer = replace(answer, late=await self._is_late(question.input))
         verdict = decide(
             question.state,
             answer.decision,
-            (await self._contexts.frame(context)).candles.candle(index),
+            await self._candle(question),
             context.rules,
             is_last=index == context.total_candles - 1,
         )
+        if answer.late:
+            verdict = overtaken(verdict)
         outcome = decision_outcome(question, answer, verdict)
         numbering = await self._stored(question, outcome, bill)
         if numbering is None:
@@ -343,6 +356,17 @@ class DecisionActivities:
         )
         await self._publisher.publish(context.session_id, plain_events(row, "decision"))
         return DecisionResult(order=verdict.order, summary=summary(index, answer.decision, verdict))
+
+    async def _candle(self, question: Question) -> Candle:
+        """The candle in real prices, which a blind agent does not see."""
+        index = question.input.candle_index
+        frame = await self._contexts.frame(question.context, holding=index + 1)
+        return frame.candles.candle(index)
+
+    async def _is_late(self, input: DecisionInput) -> bool:
+        if input.late_from is None:
+            return False
+        return await self._exchange_time() >= input.late_from
 
     async def _stored(
         self, question: Question, outcome: DecisionOutcome, bill: Bill | None

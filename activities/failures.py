@@ -7,6 +7,8 @@ ApplicationError types raised by activities
 ├── InsufficientCredits   402: the session pauses
 ├── NoApiKey              the agent has no key: the session pauses
 ├── BudgetReached         the session's own cost limit: the session pauses
+├── MarketUnavailable     the exchange does not answer: retried for as long as the test runs
+├── MailUnavailable       the mail server takes nothing for now: retried
 ├── SessionNotFound       there is no such row (any more): the workflow fails
 └── InternalFailure       a defect of ours: the session fails, with its type and no secrets
 """
@@ -25,6 +27,7 @@ from temporalio.exceptions import ApplicationError
 from integrations.errors import (
     AuthenticationFailed,
     InsufficientCredits,
+    IntegrationError,
     RequestRejected,
     TemporarilyUnavailable,
 )
@@ -103,6 +106,27 @@ def model_failures() -> Generator[None]:
         raise ApplicationError(str(e), type="InsufficientCredits", non_retryable=True) from None
     except (AuthenticationFailed, RequestRejected) as e:
         raise ApplicationError(str(e), type="ModelRefused", non_retryable=True) from None
+
+
+@contextmanager
+def market_failures() -> Generator[None]:
+    """An exchange that does not answer, for whatever reason, is asked again."""
+    try:
+        yield
+    except IntegrationError as e:
+        delay = _delay(e.retry_after if isinstance(e, TemporarilyUnavailable) else None)
+        raise ApplicationError(str(e), type="MarketUnavailable", next_retry_delay=delay) from None
+
+
+@contextmanager
+def mail_failures() -> Generator[None]:
+    """A mail server that takes no letter for now is tried again."""
+    try:
+        yield
+    except TemporarilyUnavailable as e:
+        raise ApplicationError(
+            str(e), type="MailUnavailable", next_retry_delay=_delay(e.retry_after)
+        ) from None
 
 
 def passes_by_itself(e: Exception) -> bool:

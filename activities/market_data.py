@@ -41,7 +41,7 @@ class MarketDataActivities:
         """
         with activity_failures(), heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
-            frame = await self._contexts.frame(context)
+            frame = await self._contexts.frame(context, holding=input.candle_index + 1)
             return CandleView(
                 candle=frame.candles.candle(input.candle_index),
                 indicators=frame.values(input.candle_index),

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -243,7 +243,7 @@ def result_row(
         mode=context.rules.mode.value,
         timeframe=settings.timeframe,
         start_date=settings.start_date,
-        end_date=settings.end_date,
+        end_date=settings.end_date or _last_close(context, measured),
         duration_seconds=(at - totals.started_at).total_seconds(),
         total_trades=state.trades_total,
         winning_trades=state.trades_won,
@@ -285,6 +285,14 @@ def result_row(
         data_source=settings.data_source,
         data_fingerprint=totals.data_fingerprint,
     )
+
+
+def _last_close(context: SessionContext, measured: Measured) -> datetime:
+    """Where a test ended that had no end; without a candle, where it began."""
+    if not measured.open_times.size:
+        return context.settings.start_date
+    close_ms = int(_close_times(context, measured)[-1])
+    return datetime.fromtimestamp(close_ms / 1000, tz=UTC)
 
 
 def _optional_percent(fraction: float | None) -> float | None:

@@ -38,12 +38,17 @@ INDICATOR_VALUES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionInput:
-    """The candle that just closed; the state after it is the session's latest."""
+    """The candle that just closed; the state after it is the session's latest.
+
+    On the live market a decision that is not there by `late_from`, when the next candle closes (in
+    the exchange's epoch ms), fills nothing.
+    """
 
     session_id: str
     user_id: str
     epoch: int
     candle_index: int
+    late_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,7 @@ class Answer:
     decision: Decision
     replies: Sequence[Reply]
     invalid: bool
+    late: bool = False
 
 
 def market_view(
@@ -206,6 +212,7 @@ def _decision_context(question: Question, answer: Answer) -> dict[str, Any]:
         "cost_usd": sum(reply.cost_usd for reply in answer.replies),
         "latency_ms": sum(reply.latency_ms for reply in answer.replies),
         "invalid_reply": answer.invalid,
+        "late": answer.late,
     }
 
 
@@ -235,6 +242,7 @@ def _decision_row(question: Question, answer: Answer, verdict: Verdict) -> NewDe
         latency_ms=sum(reply.latency_ms for reply in replies),
         attempts=sum(reply.attempts for reply in replies),
         invalid_reply=answer.invalid,
+        late=answer.late,
     )
 
 

@@ -7,7 +7,7 @@ the session's row says what should be running, and its last stored state where t
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 import structlog
@@ -30,7 +30,7 @@ _logger = structlog.get_logger(__name__)
 class SessionStarter(Protocol):
     """What reconciliation needs of Temporal. Both raise `ConnectionError` when it is away."""
 
-    async def is_running(self, session_id: UUID) -> bool: ...
+    async def is_running(self, session_id: UUID, type: Literal["backtest", "forward"]) -> bool: ...
 
     async def start_again(self, session: StaleSession) -> None: ...
 
@@ -79,7 +79,7 @@ class Reconciler:
         return started
 
     async def _restore(self, session: StaleSession) -> bool:
-        if session.type != "backtest" or await self._starter.is_running(session.id):
+        if await self._starter.is_running(session.id, session.type):
             return False
         await self._starter.start_again(session)
         return True

@@ -29,10 +29,11 @@ from db.repositories.results import ResultRepository
 from db.repositories.running_sessions import LockedSession, RunningSessionRepository
 from db.repositories.session_trades import SessionTradeRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
-from events.payloads import result_id, session_stats_payload, stats_payload
+from events.payloads import percent, result_id, session_stats_payload, stats_payload
 from events.publisher import EventPublisher
+from events.types import iso_timestamp
 from trading.orders import ExitType, RejectionReason
-from trading.simulation import SimulationState, Step, close_out, withdraw
+from trading.simulation import GuardReason, SimulationState, Step, close_out, withdraw
 
 # The control whose row holds a session's last events.
 _FINISH = "finish"
@@ -94,7 +95,7 @@ class ResultActivities:
         """Close the position if the test's end does, measure, and store the result once."""
         with activity_failures(), heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
-            frame = await self._contexts.frame(context)
+            frame = await self._contexts.frame(context, holding=input.state.next_candle)
             async with self._database.for_user(context.user_id) as session:
                 result, row = await _finish(session, context, frame, input)
             await self._publisher.publish(
@@ -177,7 +178,7 @@ async def _write_end(
     ended, measured = end.ended, end.measured
     steps, state = StepRepository(session), ended.step.state
     found = await _closing_events(session, context, frame, ended.step)
-    count = len(found) + 2
+    count = len(found) + (3 if context.is_live else 2)
     numbering = await steps.number_events(
         context.session_id, epoch=locked.epoch, cursor=locked.cursor, events=count
     )
@@ -244,18 +245,46 @@ def _final_events(
     ) | session_stats_payload(
         status="completed", elapsed_seconds=elapsed, cost_usd=numbering.cost_usd
     )
+    final_stats = measured.final_stats(elapsed)
     completed = {
         "session_id": str(context.session_id),
         "result_id": str(result_id(context.session_id)),
-        "final_stats": measured.final_stats(elapsed),
+        "final_stats": final_stats,
         "is_profitable": measured.is_profitable,
         "can_generate_certificate": measured.is_profitable,
         "reason": ended.reason,
     }
     return [
         {"event": "stats_update", "data": stats},
+        *([_live_end(context, end, numbering, final_stats)] if context.is_live else []),
         {"event": "session_completed", "data": completed},
     ]
+
+
+def _live_end(
+    context: SessionContext, end: _End, numbering: Numbering, final_stats: dict[str, Any]
+) -> dict[str, Any]:
+    """What a forward test says first: by whom, or by which limit, it was stopped."""
+    ended, rules = end.ended, context.rules
+    state = ended.step.state
+    if state.ended is None:
+        stopped = {
+            "stopped_at": iso_timestamp(numbering.first_at),
+            "reason": ended.reason,
+            "position_closed": ended.step.closed is not None,
+            "final_stats": final_stats,
+        }
+        return {"event": "session_stopped", "data": stopped}
+    by_loss = state.ended is GuardReason.MAX_LOSS_EXCEEDED
+    limit = rules.auto_stop_loss if by_loss else rules.max_total_drawdown
+    actual = 1 - state.equity / rules.starting_capital if by_loss else state.drawdown
+    auto = {
+        "reason": state.ended.value,
+        "threshold": percent(limit),
+        "actual": percent(actual),
+        "final_stats": final_stats,
+    }
+    return {"event": "auto_stopped", "data": auto}
 
 
 async def _fail(
@@ -320,13 +349,14 @@ async def _insert_control(
 async def _tell_user(session: AsyncSession, context: SessionContext, measured: Measured) -> None:
     inbox, result = InboxRepository(session), result_id(context.session_id)
     settings = context.settings
+    kind = "forward test" if context.is_live else "backtest"
     outcome = f"{measured.pnl_pct:+.2f} % in {measured.state.trades_total} trades"
     await inbox.notify(
         NewNotification(
             user_id=context.user_id,
             type="success" if measured.is_profitable else "info",
             category="test_completed",
-            title=f"{settings.agent_name}: backtest finished",
+            title=f"{settings.agent_name}: {kind} finished",
             message=f"{settings.asset} {settings.timeframe}: {outcome}.",
             action_url=f"/dashboard/results/{result}",
             session_id=context.session_id,
@@ -342,7 +372,7 @@ async def _tell_user(session: AsyncSession, context: SessionContext, measured: M
             agent_name=settings.agent_name,
             session_id=context.session_id,
             result_id=result,
-            description=f"Backtest on {settings.asset} {settings.timeframe}: {outcome}",
+            description=f"{kind.capitalize()} on {settings.asset} {settings.timeframe}: {outcome}",
             pnl=measured.pnl_pct,
             dedup_key="finish",
         )

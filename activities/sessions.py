@@ -24,6 +24,7 @@ from activities.failures import activity_failures, superseded
 from activities.heartbeats import heartbeating
 from activities.step_rows import (
     STATE,
+    LiveCandle,
     Outcome,
     Reasons,
     cursor_move,
@@ -91,6 +92,7 @@ class StepInput:
     epoch: int
     state: SimulationState
     candle: Candle
+    live: LiveCandle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +183,7 @@ class SessionActivities:
         with activity_failures():
             context = await self._contexts.get(input.session_id, input.user_id)
             step = advance(input.state, input.candle, context.rules)
-            outcome = Outcome(step=step, candle=input.candle)
+            outcome = Outcome(step=step, candle=input.candle, live=input.live)
             return await self._store(context, input.epoch, input.state, [outcome])
 
     @activity.defn
@@ -214,7 +216,7 @@ class SessionActivities:
         before: SimulationState,
         outcomes: Sequence[Outcome],
     ) -> SimulationState:
-        frame = await self._contexts.frame(context)
+        frame = await self._contexts.frame(context, holding=outcomes[-1].step.state.next_candle)
         async with self._database.statements_for_user(context.user_id) as connection:
             written = await _write(connection, context, epoch, outcomes)
         if written is not None:

@@ -1,7 +1,7 @@
 """What a step leaves behind: its row, its events and its trades, made of the core's own values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from db.repositories.session_trades import TradeRow
 from db.repositories.stepping import CursorMove, SteppedCandle
 from db.repositories.steps import NewStep, Numbering, StoredStep
 from events.payloads import (
+    candle_closed_payload,
     candle_payload,
     open_position_payload,
     override_payload,
@@ -22,6 +23,7 @@ from events.payloads import (
     session_stats_payload,
     stats_payload,
     trade_id,
+    was_missed,
 )
 from events.records import StepRecord, count_events, step_events
 from events.types import Event
@@ -44,11 +46,21 @@ _EXIT_REASONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveCandle:
+    """How a forward test met a candle: too late, while it was paused, or to decide on it."""
+
+    missed: bool = False
+    paused: bool = False
+    ai_evaluating: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """A candle that was stepped, and what came of it."""
 
     step: Step
     candle: Candle
+    live: LiveCandle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +120,8 @@ def cursor_move(context: SessionContext, epoch: int, outcomes: Sequence[Outcome]
         pnl_pct=clamped_percent(state.equity / context.rules.starting_capital - 1),
         max_drawdown_pct=-clamped_percent(state.max_drawdown),
         open_position=open_position_payload(state.position, last.candle.close),
+        missed=sum(each.live is not None and each.live.missed for each in outcomes),
+        paused=sum(each.live is not None and each.live.paused for each in outcomes),
     )
 
 
@@ -129,7 +143,10 @@ def _stepped(
     context: SessionContext, outcome: Outcome, reasons: Reasons, *, carries_state: bool
 ) -> SteppedCandle:
     step, candle = outcome.step, outcome.candle
-    found = happenings(step, candle.close, context.session_id, reasons)
+    found = [
+        *_closed_candle(outcome),
+        *happenings(step, candle.close, context.session_id, reasons),
+    ]
     return SteppedCandle(
         candle_number=step.candle_index,
         open_time=candle.open_time,
@@ -142,6 +159,15 @@ def _stepped(
         events=found,
         state=STATE.dump_json(step.state) if carries_state else None,
     )
+
+
+def _closed_candle(outcome: Outcome) -> list[dict[str, Any]]:
+    if outcome.live is None:
+        return []
+    payload = candle_closed_payload(
+        outcome.candle, index=outcome.step.candle_index, **asdict(outcome.live)
+    )
+    return [{"event": "candle_closed", "data": payload}]
 
 
 def stored_rows(candles: Sequence[SteppedCandle], numbering: Numbering) -> list[StoredStep]:
@@ -178,7 +204,11 @@ def row_events(context: SessionContext, row: StoredStep, frame: MarketFrame) -> 
     """The events of a step's row, whether it was just written or is read back."""
     index = row.candle_number
     candle = candle_payload(
-        frame.candles.candle(index), frame.values(index), index=index, total=context.total_candles
+        frame.candles.candle(index),
+        frame.values(index),
+        index=index,
+        total=context.total_candles,
+        missed=was_missed(row.events),
     )
     record = StepRecord(
         candle_number=index,

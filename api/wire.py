@@ -23,6 +23,7 @@ _CANDLE_NUMBER: Twins = MappingProxyType({"candle_index": ("candle_number",)})
 _TWINS: Mapping[str, Twins] = MappingProxyType(
     {
         "candle": {"candle_index": ("index", "candle_number"), "total_candles": ("total",)},
+        "candle_closed": {"candle_index": ("index", "candle_number"), "total_candles": ("total",)},
         "ai_thinking": _CANDLE_NUMBER,
         "ai_decision": _CANDLE_NUMBER,
         "position_opened": {"type": ("action",)},
@@ -112,6 +113,7 @@ def _stats(data: Mapping[str, Any]) -> Payload:
 _COMPLETIONS: Mapping[str, Callable[[Mapping[str, Any]], Payload]] = MappingProxyType(
     {
         "candle": _candle,
+        "candle_closed": _candle,
         "ai_thinking": _thinking,
         "ai_decision": _decision,
         "stats_update": _stats,

@@ -18,6 +18,8 @@ from trading.indicators import CustomIndicator, compute_indicators, plan_indicat
 
 # 512 MiB: a hundred tests of 50,000 candles with ten indicators each.
 CACHE_BYTES = 512 * 1024 * 1024
+# The year 9999: the end of a window that has none.
+OPEN_END = 253_370_764_800_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +40,12 @@ class FrameKey:
 
     @classmethod
     def of_session(cls, settings: SessionSettings) -> Self:
+        """A forward test's window has no end: its frame grows with the data set."""
+        end = settings.end_date
         return cls(
             data_set_id=settings.data_set_id,
             start_ms=int(settings.start_date.timestamp() * 1000),
-            end_ms=int(settings.end_date.timestamp() * 1000),
+            end_ms=OPEN_END if end is None else int(end.timestamp() * 1000),
             timeframe=Timeframe.parse(settings.timeframe),
             warm_up=settings.warm_up_candles,
             identifiers=tuple(settings.indicators),
@@ -83,6 +87,11 @@ class MarketFrame:
         ready = np.flatnonzero(known >= threshold)
         return int(ready[0]) if ready.size else None
 
+    def reaches(self, open_time: int) -> bool:
+        """Whether the frame goes up to the candle that opened then, or beyond (epoch ms)."""
+        times = self.candles.open_time
+        return open_time == 0 or (len(times) > 0 and int(times[-1]) >= open_time)
+
     @property
     def nbytes(self) -> int:
         return (6 + len(self.indicators)) * 8 * len(self) + 1024
@@ -98,16 +107,26 @@ class MarketFrames:
         )
         self._loading: dict[FrameKey, asyncio.Lock] = {}
 
-    def cached(self, key: FrameKey) -> MarketFrame | None:
-        """The frame of `key`, if it is at hand."""
-        return self._cache.get(key)
+    def cached(self, key: FrameKey, *, until: int = 0, holding: int = 0) -> MarketFrame | None:
+        """The frame of `key`, if it is at hand and long enough; see `get`."""
+        frame = self._cache.get(key)
+        if frame is None or len(frame) < holding or not frame.reaches(until):
+            return None
+        return frame
 
-    async def get(self, user_id: UUID, key: FrameKey) -> MarketFrame:
-        """Return the frame of `key`, whose data set the user may read."""
-        if (cached := self.cached(key)) is not None:
+    async def get(
+        self, user_id: UUID, key: FrameKey, *, until: int = 0, holding: int = 0
+    ) -> MarketFrame:
+        """Return the frame of `key`, whose data set the user may read.
+
+        A window without an end is loaded again where the frame at hand does not reach the candle
+        that opened at `until` (epoch ms), or has fewer than `holding` candles. What was in it stays
+        as it was: no indicator knows a later candle.
+        """
+        if (cached := self.cached(key, until=until, holding=holding)) is not None:
             return cached
         async with self._loading.setdefault(key, asyncio.Lock()):
-            if (cached := self._cache.get(key)) is None:
+            if (cached := self.cached(key, until=until, holding=holding)) is None:
                 cached = await self._load(user_id, key)
                 if cached.nbytes <= self._cache.maxsize:
                     self._cache[key] = cached

@@ -34,7 +34,12 @@ def percent(fraction: float | None) -> float | None:
 
 
 def candle_payload(
-    candle: Candle, indicators: Mapping[str, float | None], *, index: int, total: int
+    candle: Candle,
+    indicators: Mapping[str, float | None],
+    *,
+    index: int,
+    total: int,
+    missed: bool = False,
 ) -> Payload:
     return {
         "candle_index": index,
@@ -46,8 +51,23 @@ def candle_payload(
         "close": candle.close,
         "volume": candle.volume,
         "indicators": indicators,
-        "missed": False,
+        "missed": missed,
     }
+
+
+def candle_closed_payload(
+    candle: Candle, *, index: int, missed: bool, paused: bool, ai_evaluating: bool
+) -> Payload:
+    """A live candle that closed; `missed` when nobody was there to decide on it in time."""
+    return candle_payload(candle, {}, index=index, total=0, missed=missed) | {
+        "paused": paused,
+        "ai_evaluating": ai_evaluating,
+    }
+
+
+def was_missed(found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the events of a step's row say that its candle was missed."""
+    return any(each["event"] == "candle_closed" and each["data"]["missed"] for each in found)
 
 
 def thinking_payload(

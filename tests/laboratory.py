@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from temporalio.client import Client
 
+from activities.live_candles import LiveCandles, Market, NoMarket
 from db.engine import Database
 from db.identifiers import new_id
 from db.models import NewSession
@@ -31,8 +32,8 @@ from tests.plain_runs import PlainRun
 from trading.candles import CandleSeries, Timeframe
 from trading.rules import Mode, Rules
 from worker import Activities, FernetKeyRing, build_activities, build_workers
-from workflows.backtest import BacktestResult, Progress
-from workflows.runtime import BacktestStart, Temporal, backtest_id
+from workflows.runtime import SessionStart, SessionType, Temporal, workflow_id
+from workflows.session_run import Progress, SessionResult
 
 FIRST_CANDLE = datetime(2024, 1, 1, tzinfo=UTC)
 WARM_UP = 50
@@ -74,7 +75,10 @@ def walk(count: int, *, seed: int = 7) -> CandleSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A backtest to run."""
+    """A test to run; a forward one finds its candles when it begins."""
+
+    type: SessionType = "backtest"
+    timeframe: str = "1h"
 
     candles: int = 20
     model: str = "simulated/momentum"
@@ -100,6 +104,7 @@ class Laboratory:
     task_queue: str
     openrouter_url: str
     http: httpx.AsyncClient
+    market: Market = field(default_factory=NoMarket)
     fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
     user_id: UUID = field(default_factory=uuid4)
 
@@ -113,6 +118,7 @@ class Laboratory:
             EventPublisher(self.redis),
             OpenRouterClient(self.http, self.openrouter_url),
             FernetKeyRing((self.fernet_key,)),
+            LiveCandles(self.database, self.market, f"exchange:{self.task_queue}"),
         )
 
     async def sign_up(self) -> None:
@@ -143,8 +149,8 @@ class Laboratory:
 
     async def add_session(self, plan: Plan) -> UUID:
         """Insert a session that could start, with an agent and a key of its own."""
-        data_set_id = plan.data_set_id
-        if data_set_id is None:
+        is_live, data_set_id = plan.type == "forward", plan.data_set_id
+        if data_set_id is None and not is_live:
             data_set_id = await self.add_candles(walk(WARM_UP + plan.candles))
         start = FIRST_CANDLE + timedelta(hours=WARM_UP)
         agent = await self._add_agent(plan)
@@ -157,37 +163,38 @@ class Laboratory:
                     agent_id=agent.id,
                     agent_version_id=agent.version_id,
                     agent_name=agent.name,
-                    workflow_id=backtest_id(session_id),
+                    workflow_id=workflow_id(session_id, plan.type),
                     data_set_id=data_set_id,
                     rules=asdict(plan.rules),
-                    type="backtest",
+                    type=plan.type,
                     status="initializing",
                     mode=plan.rules.mode.value,
                     asset="BTC/USDT",
-                    timeframe="1h",
+                    timeframe=plan.timeframe,
                     starting_capital=plan.rules.starting_capital,
-                    start_date=start,
-                    end_date=start + timedelta(hours=plan.candles),
+                    start_date=None if is_live else start,
+                    end_date=None if is_live else start + timedelta(hours=plan.candles),
                     playback_speed=plan.speed,
                     decision_mode="every_candle" if plan.interval == 1 else "every_n_candles",
                     decision_interval_candles=plan.interval,
                     warm_up_candles=WARM_UP,
-                    total_candles=plan.total_candles or plan.candles,
+                    total_candles=0 if is_live else plan.total_candles or plan.candles,
                     blind=plan.blind,
                     max_cost_usd=plan.max_cost_usd,
                 )
             )
         return session_id
 
-    async def start(self, session_id: UUID) -> None:
-        await self.temporal.start_backtest(
-            BacktestStart(
+    async def start(self, session_id: UUID, type: SessionType = "backtest") -> None:
+        await self.temporal.start(
+            SessionStart(
                 session_id=session_id,
                 user_id=self.user_id,
                 agent_name="agent",
                 asset="BTC/USDT",
                 timeframe="1h",
                 mode="omni",
+                type=type,
             )
         )
 
@@ -198,15 +205,17 @@ class Laboratory:
         return session_id
 
     async def started(self, plan: Plan) -> UUID:
-        """Start a backtest; return the session's id."""
+        """Start a test; return the session's id."""
         session_id = await self.add_session(plan)
-        await self.start(session_id)
+        await self.start(session_id, plan.type)
         return session_id
 
-    async def ended(self, session_id: UUID, *, seconds: float = 60.0) -> BacktestResult:
-        """Wait for the end of a backtest."""
-        result = await self.temporal.wait_result(session_id, timedelta(seconds=seconds))
-        assert result is not None, "the backtest did not end in time"
+    async def ended(
+        self, session_id: UUID, *, seconds: float = 60.0, type: SessionType = "backtest"
+    ) -> SessionResult:
+        """Wait for the end of a test."""
+        result = await self.temporal.wait_result(session_id, timedelta(seconds=seconds), type)
+        assert result is not None, "the test did not end in time"
         return result
 
     async def reached(

@@ -21,6 +21,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.decisions import DecisionActivities
+from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
@@ -31,8 +32,10 @@ from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from worker import FernetKeyRing, build_workers
-from workflows.backtest import BacktestWorkflow, decision_queue
-from workflows.runtime import backtest_id
+from workflows.backtest import BacktestWorkflow
+from workflows.forward_test import ForwardTestWorkflow
+from workflows.runtime import workflow_id
+from workflows.session_run import decision_queue
 
 ROOT = Path(__file__).parents[1]
 FLIP = Plan(candles=14, model="simulated/flip")
@@ -149,7 +152,7 @@ async def test_a_backtest_is_pinned_to_the_version_it_began_with(
         await make_current(laboratory.client, name, "build-1")
         await laboratory.ended(session_id)
 
-    handle = laboratory.client.get_workflow_handle(backtest_id(session_id))
+    handle = laboratory.client.get_workflow_handle(workflow_id(session_id))
     versioning = (await handle.describe()).raw_info.versioning_info
     assert versioning.behavior == VersioningBehavior.VERSIONING_BEHAVIOR_PINNED
     assert versioning.deployment_version.build_id == "build-1"
@@ -191,7 +194,13 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
     laboratory: Laboratory, workers: list[Any]
 ):
     steps, decisions = (worker.config() for worker in workers)
-    classes = (MarketDataActivities, SessionActivities, DecisionActivities, ResultActivities)
+    classes = (
+        MarketDataActivities,
+        LiveMarketActivities,
+        SessionActivities,
+        DecisionActivities,
+        ResultActivities,
+    )
     defined = {
         name
         for each in classes
@@ -203,7 +212,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
     assert sorted(registered) == sorted(defined)
     assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
     assert decisions["task_queue"] == decision_queue(steps["task_queue"])
-    assert steps["workflows"] == [BacktestWorkflow]
+    assert steps["workflows"] == [BacktestWorkflow, ForwardTestWorkflow]
 
 
 def test_any_of_the_configured_keys_opens_what_one_of_them_sealed():

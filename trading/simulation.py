@@ -1,7 +1,7 @@
 """One test as a fold: `advance` takes a state and a candle and returns the next state."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ __all__ = [
     "advance",
     "close_out",
     "decide",
+    "overtaken",
     "replay",
     "start",
     "withdraw",
@@ -254,6 +255,12 @@ def withdraw(
     account = copy_state(state)
     account.pending = None
     return account, _reject(order, reason, _OVERTAKEN.get(reason, "The order was withdrawn."))
+
+
+def overtaken(verdict: Verdict) -> Verdict:
+    """What is left of a verdict that came after the next candle had closed: it fills nothing."""
+    state, rejection = withdraw(verdict.state, RejectionReason.LATE)
+    return replace(verdict, state=state, order=None, rejection=rejection or verdict.rejection)
 
 
 _OVERTAKEN = {

@@ -40,6 +40,18 @@ INDICATORS = ActivityOptions(
     retry_policy=_PERSISTENT,
 )
 
+# An exchange that is down is asked again for as long as the test runs: at most once a minute.
+MARKET = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=60),
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+)
+
 # Half a second of candles and one transaction; a dead worker is noticed by the heartbeat.
 CHUNK = ActivityOptions(
     start_to_close_timeout=timedelta(minutes=2),

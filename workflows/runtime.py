@@ -1,11 +1,12 @@
 """Where workflows meet the outside: the client's wiring, and what the API may ask of a test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from temporalio.api.enums.v1 import TaskQueueType
@@ -31,13 +32,20 @@ from temporalio.converter import DataConverter, DefaultFailureConverterWithEncod
 from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError, RPCStatusCode
 
-from workflows.backtest import BacktestParams, BacktestResult, BacktestWorkflow, Control, Progress
+from workflows.backtest import BacktestWorkflow
+from workflows.forward_test import ForwardTestWorkflow
 from workflows.payload_codec import AesGcmCodec
+from workflows.session_run import Control, Progress, SessionParams, SessionResult, SessionRun
 
 # A page load does not wait for a worker that is down.
 QUERY_TIMEOUT = timedelta(seconds=2)
 CALL_TIMEOUT = timedelta(seconds=5)
 
+SessionType = Literal["backtest", "forward"]
+
+_RUNS: Mapping[SessionType, Callable[..., Awaitable[SessionResult]]] = MappingProxyType(
+    {"backtest": BacktestWorkflow.run, "forward": ForwardTestWorkflow.run}
+)
 _CLOSED_OR_UNKNOWN = RPCStatusCode.NOT_FOUND
 _OPEN = {WorkflowExecutionStatus.RUNNING}
 
@@ -51,7 +59,7 @@ class TemporalUnreachable(ConnectionError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BacktestStart:
+class SessionStart:
     """A test to start, and what operators see of it without opening a payload."""
 
     session_id: UUID
@@ -60,6 +68,7 @@ class BacktestStart:
     asset: str
     timeframe: str
     mode: str
+    type: SessionType = "backtest"
 
 
 class StartableSession(Protocol):
@@ -77,10 +86,12 @@ class StartableSession(Protocol):
     def timeframe(self) -> str: ...
     @property
     def mode(self) -> str: ...
+    @property
+    def type(self) -> SessionType: ...
 
 
-def backtest_id(session_id: UUID) -> str:
-    return f"backtest-{session_id}"
+def workflow_id(session_id: UUID, type: SessionType = "backtest") -> str:
+    return f"{type}-{session_id}"
 
 
 def data_converter(payload_keys: str | None = None) -> DataConverter:
@@ -121,7 +132,7 @@ class Temporal:
         self._client = client
         self._task_queue = task_queue
 
-    async def start_backtest(self, start: BacktestStart) -> None:
+    async def start(self, start: SessionStart) -> None:
         """Start the workflow of a session whose row is committed; safe to repeat.
 
         Raises `TemporalUnreachable`; the session is then started later, by reconciliation.
@@ -129,9 +140,9 @@ class Temporal:
         try:
             async with _answered_within(CALL_TIMEOUT):
                 await self._client.start_workflow(
-                    BacktestWorkflow.run,
-                    BacktestParams(session_id=str(start.session_id), user_id=str(start.user_id)),
-                    id=backtest_id(start.session_id),
+                    _RUNS[start.type],
+                    SessionParams(session_id=str(start.session_id), user_id=str(start.user_id)),
+                    id=workflow_id(start.session_id, start.type),
                     task_queue=self._task_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
@@ -143,37 +154,51 @@ class Temporal:
         except RPCError as e:
             raise TemporalUnreachable(e.status.name) from e
 
-    async def signal_pause(self, session_id: UUID, signal_id: str) -> None:
-        await self._signal(session_id, BacktestWorkflow.pause, Control(signal_id=signal_id))
+    async def signal_pause(
+        self, session_id: UUID, signal_id: str, type: SessionType = "backtest"
+    ) -> None:
+        control = Control(signal_id=signal_id)
+        await self._signal(workflow_id(session_id, type), SessionRun.pause, control)
 
-    async def signal_resume(self, session_id: UUID, signal_id: str) -> None:
-        await self._signal(session_id, BacktestWorkflow.resume, Control(signal_id=signal_id))
+    async def signal_resume(
+        self, session_id: UUID, signal_id: str, type: SessionType = "backtest"
+    ) -> None:
+        control = Control(signal_id=signal_id)
+        await self._signal(workflow_id(session_id, type), SessionRun.resume, control)
 
     async def signal_speed(self, session_id: UUID, signal_id: str, speed: str) -> None:
         control = Control(signal_id=signal_id, speed=speed)
-        await self._signal(session_id, BacktestWorkflow.set_speed, control)
+        await self._signal(workflow_id(session_id), BacktestWorkflow.set_speed, control)
 
-    async def signal_stop(self, session_id: UUID, signal_id: str, close_position: bool) -> None:
+    async def signal_stop(
+        self,
+        session_id: UUID,
+        signal_id: str,
+        close_position: bool,
+        type: SessionType = "backtest",
+    ) -> None:
         control = Control(signal_id=signal_id, close_position=close_position)
-        await self._signal(session_id, BacktestWorkflow.stop, control)
+        await self._signal(workflow_id(session_id, type), SessionRun.stop, control)
 
-    async def progress(self, session_id: UUID) -> Progress | None:
+    async def progress(self, session_id: UUID, type: SessionType = "backtest") -> Progress | None:
         """Where the test stands by its own account; None when no worker answers for it."""
         try:
             async with _answered_within(QUERY_TIMEOUT):
-                return await self._handle(session_id).query(
-                    BacktestWorkflow.progress, rpc_timeout=QUERY_TIMEOUT
+                return await self._handle(workflow_id(session_id, type)).query(
+                    SessionRun.progress, rpc_timeout=QUERY_TIMEOUT
                 )
         except (RPCError, WorkflowQueryFailedError):
             return None
 
-    async def wait_result(self, session_id: UUID, timeout: timedelta) -> BacktestResult | None:
+    async def wait_result(
+        self, session_id: UUID, timeout: timedelta, type: SessionType = "backtest"
+    ) -> SessionResult | None:
         """The test's result, waited for at most that long; None when it runs on or has failed.
 
         Raises `WorkflowFinished` when Temporal knows no such workflow.
         """
         try:
-            return await self._handle(session_id).result(rpc_timeout=timeout)
+            return await self._handle(workflow_id(session_id, type)).result(rpc_timeout=timeout)
         except RPCError as e:
             if e.status == _CLOSED_OR_UNKNOWN:
                 raise WorkflowFinished(str(session_id)) from e
@@ -181,11 +206,12 @@ class Temporal:
         except WorkflowFailureError:
             return None
 
-    async def is_running(self, session_id: UUID) -> bool:
+    async def is_running(self, session_id: UUID, type: SessionType = "backtest") -> bool:
         """Whether Temporal has an open workflow for the session. Raises `TemporalUnreachable`."""
         try:
             async with _answered_within(CALL_TIMEOUT):
-                description = await self._handle(session_id).describe(rpc_timeout=CALL_TIMEOUT)
+                handle = self._handle(workflow_id(session_id, type))
+                description = await handle.describe(rpc_timeout=CALL_TIMEOUT)
         except RPCError as e:
             if e.status == _CLOSED_OR_UNKNOWN:
                 return False
@@ -194,14 +220,15 @@ class Temporal:
 
     async def start_again(self, session: StartableSession) -> None:
         """Start a session's workflow from its row. Raises `TemporalUnreachable`."""
-        await self.start_backtest(
-            BacktestStart(
+        await self.start(
+            SessionStart(
                 session_id=session.id,
                 user_id=session.user_id,
                 agent_name=session.agent_name,
                 asset=session.asset,
                 timeframe=session.timeframe,
                 mode=session.mode,
+                type=session.type,
             )
         )
 
@@ -226,16 +253,16 @@ class Temporal:
             return 0
         return len(answer.pollers)
 
-    def _handle(self, session_id: UUID) -> WorkflowHandle[BacktestWorkflow, BacktestResult]:
-        return self._client.get_workflow_handle_for(BacktestWorkflow.run, backtest_id(session_id))
+    def _handle(self, id: str) -> WorkflowHandle[Any, SessionResult]:
+        return self._client.get_workflow_handle(id, result_type=SessionResult)
 
-    async def _signal(self, session_id: UUID, signal: Any, control: Control) -> None:
+    async def _signal(self, id: str, signal: Any, control: Control) -> None:
         try:
             async with _answered_within(CALL_TIMEOUT):
-                await self._handle(session_id).signal(signal, control, rpc_timeout=CALL_TIMEOUT)
+                await self._handle(id).signal(signal, control, rpc_timeout=CALL_TIMEOUT)
         except RPCError as e:
             if e.status == _CLOSED_OR_UNKNOWN:
-                raise WorkflowFinished(str(session_id)) from e
+                raise WorkflowFinished(id) from e
             raise TemporalUnreachable(e.status.name) from e
 
 
@@ -249,7 +276,7 @@ async def _answered_within(limit: timedelta) -> AsyncIterator[None]:
         raise RPCError("no answer in time", RPCStatusCode.DEADLINE_EXCEEDED, b"") from None
 
 
-def _search_attributes(start: BacktestStart) -> TypedSearchAttributes:
+def _search_attributes(start: SessionStart) -> TypedSearchAttributes:
     values = {
         "AlphaUserId": str(start.user_id),
         "AlphaAgent": start.agent_name,

@@ -15,7 +15,7 @@ from db.market_frames import FrameKey, MarketFrame, MarketFrames
 from db.repositories.running_sessions import RunningSessionRepository
 from db.repositories.steps import StepRepository, StoredStep
 from db.repositories.watching import Standing, WatchingRepository
-from events.payloads import Payload, candle_payload
+from events.payloads import Payload, candle_payload, was_missed
 from events.records import StepRecord, step_events
 from events.subscriber import SessionSubscriber
 from events.types import Event
@@ -114,8 +114,13 @@ def _candle(row: StoredStep, frame: MarketFrame | None) -> Payload | None:
     if row.phase != "step" or frame is None:
         return None
     index = row.candle_number
+    is_live = any(each["event"] == "candle_closed" for each in row.events)
     return candle_payload(
-        frame.candles.candle(index), frame.values(index), index=index, total=len(frame)
+        frame.candles.candle(index),
+        frame.values(index),
+        index=index,
+        total=0 if is_live else len(frame),
+        missed=was_missed(row.events),
     )
 
 

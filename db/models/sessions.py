@@ -1,6 +1,7 @@
 """Trading sessions: a user's tests, and where each of them stands."""
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Index, text
@@ -149,6 +150,7 @@ class NewSession(SessionFields):
 class SessionRecord(SessionFields):
     """A session as read."""
 
+    type: Literal["backtest", "forward"]
     created_at: datetime
     updated_at: datetime
 

@@ -24,7 +24,7 @@ _TRADES = text("""
 
 _DECISIONS = text("""
     SELECT candle_number, decision, order_data FROM decisions
-    WHERE session_id = :session_id ORDER BY candle_number
+    WHERE session_id = :session_id AND NOT late ORDER BY candle_number
 """)
 
 _TOTALS = text("""
@@ -135,7 +135,7 @@ class FinishedSessionRepository:
         return [ClosedTrade(**row) for row in result.mappings()]
 
     async def decisions(self, session_id: UUID) -> list[RecordedDecision]:
-        """Every decision, in order."""
+        """Every decision that was in time, in order."""
         result = await self._session.execute(_DECISIONS, {"session_id": session_id})
         return [RecordedDecision(**row) for row in result.mappings()]
 

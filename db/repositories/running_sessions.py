@@ -86,7 +86,7 @@ class SessionSettings:
     data_set_id: UUID
     data_source: str
     start_date: datetime
-    end_date: datetime
+    end_date: datetime | None
     warm_up_candles: int
     total_candles: int
     first_decision_candle: int

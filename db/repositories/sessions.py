@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, select
@@ -30,7 +30,7 @@ class StaleSession:
 
     id: UUID
     user_id: UUID
-    type: str
+    type: Literal["backtest", "forward"]
     status: str
     agent_name: str
     asset: str
@@ -77,6 +77,16 @@ class SessionRepository:
             col(TradingSession.user_id) == user_id, col(TradingSession.status).in_(UNFINISHED)
         )
         return (await self._session.scalars(query)).one()
+
+    async def has_profitable_backtest(self, agent_id: UUID) -> bool:
+        """Whether the agent has come out ahead once, with at least one trade."""
+        profitable = select(col(TestResult.id)).where(
+            col(TestResult.agent_id) == agent_id,
+            col(TestResult.type) == "backtest",
+            col(TestResult.is_profitable).is_(True),
+            col(TestResult.total_trades) > 0,
+        )
+        return (await self._session.scalars(profitable.limit(1))).first() is not None
 
     async def _statuses(self, *conditions: ColumnElement[bool]) -> list[SessionStatus]:
         query = _with_counts().where(*conditions).order_by(col(TradingSession.id).desc())

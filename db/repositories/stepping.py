@@ -33,7 +33,9 @@ _STORE_STEPS: LiteralString = f"""
             cursor = %(to)s, current_candle = %(to)s, current_equity = %(equity)s::numeric,
             current_pnl_pct = %(pnl_pct)s::numeric,
             max_drawdown_pct = %(max_drawdown_pct)s::numeric,
-            open_position = %(open_position)s::jsonb
+            open_position = %(open_position)s::jsonb,
+            missed_candles = missed_candles + %(missed)s::int,
+            paused_candles = paused_candles + %(paused)s::int
         WHERE id = %(session_id)s AND epoch = %(epoch)s AND cursor = %(from)s
         RETURNING id, last_seq, last_event_at, started_at, cost_usd, status
     ), stored AS (
@@ -181,7 +183,7 @@ _DECIDED: LiteralString = """
             %(decision)s, %(confidence)s::numeric, %(order_data)s::jsonb, %(overrides)s::jsonb,
             %(prompt_hash)s, %(prompt_text)s, %(model_requested)s, %(model_used)s,
             %(tokens_prompt)s, %(tokens_completion)s, %(cost_usd)s::numeric, %(latency_ms)s,
-            %(attempts)s + attempts, %(invalid_reply)s, false
+            %(attempts)s + attempts, %(invalid_reply)s, %(late)s
         FROM moved
     )
     SELECT last_seq, last_event_at, started_at, cost_usd, status FROM moved
@@ -190,7 +192,8 @@ _DECIDED: LiteralString = """
 _STORE_DECISION: LiteralString = f"""
     WITH moved AS (
         UPDATE trading_sessions SET {_NUMBERING},
-            invalid_replies = invalid_replies + %(invalid_reply)s::int
+            invalid_replies = invalid_replies + %(invalid_reply)s::int,
+            late_decisions = late_decisions + %(late)s::int
         WHERE id = %(session_id)s AND epoch = %(epoch)s AND cursor = %(candle_number)s + 1
             AND NOT EXISTS (SELECT 1 FROM decisions d
                 WHERE d.session_id = %(session_id)s AND d.candle_number = %(candle_number)s)
@@ -206,7 +209,8 @@ _BOOK_DECISION: LiteralString = f"""
     ), {_BOOKED}, moved AS (
         UPDATE trading_sessions SET {_NUMBERING},
             cost_usd = trading_sessions.cost_usd + %(reply_cost_usd)s::numeric,
-            tokens = tokens + %(reply_tokens)s
+            tokens = tokens + %(reply_tokens)s,
+            late_decisions = late_decisions + %(late)s::int
         FROM booked WHERE trading_sessions.id = booked.session_id
         RETURNING id, last_seq, last_event_at, started_at, trading_sessions.cost_usd,
             trading_sessions.status, booked.attempts
@@ -241,6 +245,8 @@ class CursorMove:
     pnl_pct: float
     max_drawdown_pct: float
     open_position: dict[str, Any] | None
+    missed: int = 0
+    paused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +360,7 @@ class NewDecision:
     latency_ms: int
     attempts: int
     invalid_reply: bool
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -498,6 +505,8 @@ def _steps(move: CursorMove, candles: Sequence[SteppedCandle], events: int) -> d
         "pnl_pct": repr(move.pnl_pct),
         "max_drawdown_pct": repr(move.max_drawdown_pct),
         "open_position": _json(move.open_position),
+        "missed": move.missed,
+        "paused": move.paused,
         "candle_numbers": [candle.candle_number for candle in candles],
         "open_times": [candle.open_time for candle in candles],
         "equities": [repr(candle.equity) for candle in candles],
@@ -564,6 +573,7 @@ def _decision(decision: NewDecision) -> dict[str, Any]:
         "latency_ms": decision.latency_ms,
         "attempts": decision.attempts,
         "invalid_reply": decision.invalid_reply,
+        "late": decision.late,
     }
 
 

@@ -8,7 +8,7 @@ from tests.benchmarks.histories import ActivityUse, activity_uses
 from tests.benchmarks.report import Row, Section, Table
 from tests.benchmarks.running_stack import running_stack
 from tests.laboratory import Plan
-from workflows.runtime import backtest_id
+from workflows.runtime import workflow_id
 
 TARGET_RATE = 2_000
 LONGEST_RUN_S = 900.0
@@ -58,7 +58,7 @@ async def run(candles: int = 50_000, interval: int = 500) -> ChunkFigures:
             interval=interval,
             seconds=seconds,
             events=stored["events"],
-            activities=await activity_uses(stack.client, backtest_id(session_id)),
+            activities=await activity_uses(stack.client, workflow_id(session_id)),
             processor_seconds={name: after[name] - before[name] for name in after},
         )
 

@@ -11,7 +11,7 @@ from tests.benchmarks.histories import activity_uses
 from tests.benchmarks.noop import Cargo, CarryingNoopWorkflow, NoopWorkflow, Parcel
 from tests.benchmarks.running_stack import NOOP_QUEUE, RunningStack
 from tests.laboratory import Plan
-from workflows.runtime import backtest_id
+from workflows.runtime import workflow_id
 
 LONGEST_RUN_S = 900.0
 
@@ -55,9 +55,9 @@ class Backtests:
     async def entry(self, candles: int) -> Entry:
         plan = Plan(candles=candles, data_set_id=self._data_set)
         session_id = await self._stack.laboratory.add_session(plan)
-        workflow_id = backtest_id(session_id)
-        self._sessions[workflow_id] = session_id
-        return Entry(workflow_id=workflow_id, run=partial(self._run, session_id))
+        name = workflow_id(session_id)
+        self._sessions[name] = session_id
+        return Entry(workflow_id=name, run=partial(self._run, session_id))
 
     async def model_ms(self, entries: Sequence[Entry]) -> float:
         sessions = [self._sessions[entry.workflow_id] for entry in entries]

@@ -10,7 +10,7 @@ from tests.benchmarks.histories import RunSize, run_sizes
 from tests.benchmarks.report import Row, Section, Table
 from tests.benchmarks.running_stack import RunningStack, running_stack
 from tests.laboratory import Plan
-from workflows.runtime import backtest_id
+from workflows.runtime import workflow_id
 
 # Where the server begins to warn.
 WARNING_EVENTS = 10_240
@@ -69,7 +69,7 @@ async def run(candles: int = 10_000) -> ContinueFigures:
         return ContinueFigures(
             candles=candles,
             seconds=seconds,
-            runs=await run_sizes(stack.client, backtest_id(session_id)),
+            runs=await run_sizes(stack.client, workflow_id(session_id)),
             samples=await watching,
         )
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workflows.backtest import decision_queue
     from workflows.policies import DECISION, INDICATORS, STEP
+    from workflows.session_run import decision_queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from migrations.run import upgrade
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from workflows.policies import PLAYBACK_DELAY
-from workflows.runtime import backtest_id, data_converter
+from workflows.runtime import data_converter, workflow_id
 
 HISTORIES = Path(__file__).parent / "histories"
 NAMESPACE = "alphalab"
@@ -149,7 +149,7 @@ async def record(stage: Stage) -> None:
 
 async def keep(name: str, client: Client, session_id: UUID, *, run_id: str | None = None) -> str:
     """Write a history without what names the machine; return the first run of its chain."""
-    handle = client.get_workflow_handle(backtest_id(session_id), run_id=run_id)
+    handle = client.get_workflow_handle(workflow_id(session_id), run_id=run_id)
     history = json.loads((await handle.fetch_history()).to_json())
     cleaned = without_machine(history)
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in cleaned["events"])

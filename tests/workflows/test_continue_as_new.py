@@ -13,7 +13,7 @@ from migrations.namespace import upgrade_namespace
 from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
 from tests.workflows.conftest import Connections
-from workflows.runtime import backtest_id, connect
+from workflows.runtime import connect, workflow_id
 
 SUGGESTED_AT = 120
 LONG = Plan(candles=300, model="simulated/flip", interval=5)
@@ -67,7 +67,7 @@ async def test_every_run_stays_short_and_names_the_one_before(forgetful: Laborat
     plan = Plan(candles=30, model="simulated/hold")
     session_id = await forgetful.run(plan)
 
-    handle = forgetful.client.get_workflow_handle(backtest_id(session_id))
+    handle = forgetful.client.get_workflow_handle(workflow_id(session_id))
     runs = 0
     run_id = ""
     while True:

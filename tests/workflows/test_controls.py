@@ -13,7 +13,7 @@ from activities import decisions
 from tests.laboratory import Laboratory, Plan
 from workflows import policies
 from workflows.backtest import BacktestWorkflow
-from workflows.runtime import WorkflowFinished, backtest_id
+from workflows.runtime import WorkflowFinished, workflow_id
 
 FLIP = Plan(candles=14, model="simulated/flip")
 LONG = Plan(candles=40, model="simulated/always-long")
@@ -23,7 +23,7 @@ async def activities_between(
     laboratory: Laboratory, session_id: UUID, signal: str, until: str
 ) -> list[str]:
     """The activities that were scheduled after a signal had arrived, up to one of them."""
-    handle = laboratory.client.get_workflow_handle(backtest_id(session_id))
+    handle = laboratory.client.get_workflow_handle(workflow_id(session_id))
     scheduled: list[str] = []
     has_arrived = False
     for event in (await handle.fetch_history()).events:
@@ -105,7 +105,7 @@ async def test_a_pause_survives_the_worker(laboratory: Laboratory):
 
 async def wait_for_delay(laboratory: Laboratory, session_id: UUID) -> None:
     """Until the test waits between two candles."""
-    handle = laboratory.client.get_workflow_handle(backtest_id(session_id))
+    handle = laboratory.client.get_workflow_handle(workflow_id(session_id))
     started = EventType.EVENT_TYPE_TIMER_STARTED
     async with asyncio.timeout(20):
         while started not in {each.event_type for each in (await handle.fetch_history()).events}:
@@ -298,7 +298,7 @@ async def test_a_finished_test_takes_no_more_signals(staffed: Laboratory):
 async def test_a_signal_without_an_id_counts_too(staffed: Laboratory):
     """As an operator sends it from the Web UI."""
     session_id = await staffed.started(LONG)
-    handle = staffed.client.get_workflow_handle_for(BacktestWorkflow.run, backtest_id(session_id))
+    handle = staffed.client.get_workflow_handle_for(BacktestWorkflow.run, workflow_id(session_id))
     await staffed.stepped(session_id, 1)
 
     await handle.signal(BacktestWorkflow.pause)

@@ -10,7 +10,7 @@ from temporalio.common import SearchAttributeKey
 from tests.laboratory import Laboratory, Plan
 from tests.workflows.histories import payloads_of
 from workflows.backtest import BacktestWorkflow
-from workflows.runtime import backtest_id
+from workflows.runtime import workflow_id
 
 LARGEST_PAYLOAD_BYTES = 16_000
 
@@ -22,7 +22,7 @@ async def test_progress_and_state_are_told_while_it_runs_and_after(staffed: Labo
     row = await staffed.paused(session_id)
 
     progress = await staffed.temporal.progress(session_id)
-    handle = staffed.client.get_workflow_handle_for(BacktestWorkflow.run, backtest_id(session_id))
+    handle = staffed.client.get_workflow_handle_for(BacktestWorkflow.run, workflow_id(session_id))
     state = await handle.query(BacktestWorkflow.state)
 
     assert progress is not None
@@ -56,7 +56,7 @@ async def test_nobody_answers_for_a_test_without_workers(laboratory: Laboratory)
 async def test_search_attributes_and_summaries_say_who_and_what(staffed: Laboratory):
     session_id = await staffed.run(Plan(candles=3, model="simulated/flip"))
 
-    handle = staffed.client.get_workflow_handle(backtest_id(session_id))
+    handle = staffed.client.get_workflow_handle(workflow_id(session_id))
     description = await handle.describe()
     result = await staffed.result(session_id)
     found = description.typed_search_attributes
@@ -95,7 +95,7 @@ async def test_a_users_tests_are_found_by_their_attributes(staffed: Laboratory):
             await asyncio.sleep(0.1)
 
     assert [each.id async for each in staffed.client.list_workflows(query)] == [
-        backtest_id(session_id)
+        workflow_id(session_id)
     ]
     await staffed.temporal.signal_stop(session_id, "a-stop", True)
     await staffed.ended(session_id)
@@ -108,7 +108,7 @@ async def test_payloads_stay_small(staffed: Laboratory):
         Plan(candles=4, model="simulated/flip", indicators=sorted(indicators))
     )
 
-    handle = staffed.client.get_workflow_handle(backtest_id(session_id))
+    handle = staffed.client.get_workflow_handle(workflow_id(session_id))
     sizes = [len(data) for data in payloads_of((await handle.fetch_history()).to_json())]
 
     assert len(sizes) > 30

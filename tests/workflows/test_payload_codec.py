@@ -11,7 +11,7 @@ from tests.laboratory import Laboratory, Plan
 from tests.workflows.histories import payloads_of
 from workflows.backtest import BacktestWorkflow
 from workflows.payload_codec import AesGcmCodec, InvalidPayloadKeys
-from workflows.runtime import backtest_id, connect
+from workflows.runtime import connect, workflow_id
 
 PLAIN = Payload(metadata={"encoding": b"json/plain"}, data=b'{"equity": 10000.0}')
 
@@ -110,10 +110,10 @@ async def test_a_sealed_history_holds_no_plain_text(laboratory: Laboratory, temp
         stranger = await connect(temporal_address, namespace=TEMPORAL_NAMESPACE)
         with pytest.raises(KeyError, match="binary/encrypted"):
             await stranger.get_workflow_handle_for(
-                BacktestWorkflow.run, backtest_id(session_id)
+                BacktestWorkflow.run, workflow_id(session_id)
             ).query(BacktestWorkflow.progress)
 
-    handle = stranger.get_workflow_handle(backtest_id(session_id))
+    handle = stranger.get_workflow_handle(workflow_id(session_id))
     history = (await handle.fetch_history()).to_json()
     sealed = b"".join(payloads_of(history))
     assert progress is not None

@@ -23,7 +23,7 @@ from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
 from tests.workflows.conftest import Connections
 from workflows import runtime
-from workflows.runtime import Temporal, TemporalUnreachable, backtest_id, connect
+from workflows.runtime import SessionType, Temporal, TemporalUnreachable, connect, workflow_id
 
 FLIP = Plan(candles=14, model="simulated/flip")
 AT_ONCE = timedelta(0)
@@ -79,7 +79,7 @@ async def apart(
 
 async def forget(laboratory: Laboratory, session_id: UUID) -> None:
     """Delete the running workflow with its history: Temporal has never heard of it."""
-    workflow = WorkflowExecution(workflow_id=backtest_id(session_id))
+    workflow = WorkflowExecution(workflow_id=workflow_id(session_id))
     await laboratory.client.workflow_service.delete_workflow_execution(
         DeleteWorkflowExecutionRequest(
             namespace=laboratory.client.namespace, workflow_execution=workflow
@@ -98,7 +98,7 @@ async def test_a_session_whose_workflow_was_lost_is_started_again_and_ends_the_s
     async with apart.worker(grace=0):
         await apart.stepped(terminated, 3)
         await apart.stepped(forgotten, 3)
-        await apart.client.get_workflow_handle(backtest_id(terminated)).terminate("a test")
+        await apart.client.get_workflow_handle(workflow_id(terminated)).terminate("a test")
         await forget(apart, forgotten)
 
     assert await reconciler.run_once(unchanged_for=AT_ONCE) == 2
@@ -116,7 +116,7 @@ async def test_an_operators_cancellation_ends_no_test(apart: Laboratory, activit
     """Whatever runs at that moment: the workflow ends, and the session is taken up again."""
     plan = Plan(candles=14, model="simulated/flip:delay-20")
     session_id = await apart.started(plan)
-    handle = apart.client.get_workflow_handle(backtest_id(session_id))
+    handle = apart.client.get_workflow_handle(workflow_id(session_id))
     async with apart.worker():
         await apart.stepped(session_id, 3)
         while activity not in {
@@ -148,14 +148,14 @@ async def test_a_session_that_nobody_can_read_fails_and_says_so(apart: Laborator
     session_id = await apart.started(FLIP)
     async with apart.worker(grace=0):
         await apart.stepped(session_id, 2)
-        await apart.client.get_workflow_handle(backtest_id(session_id)).terminate("a test")
+        await apart.client.get_workflow_handle(workflow_id(session_id)).terminate("a test")
     async with apart.database.as_system() as session:
         await session.execute(text(damage), {"id": session_id})
 
     await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE)
     async with apart.worker():
         with pytest.raises(WorkflowFailureError):
-            await apart.client.get_workflow_handle(backtest_id(session_id)).result()
+            await apart.client.get_workflow_handle(workflow_id(session_id)).result()
     row = await apart.session_row(session_id)
 
     assert row["status"] == "failed"
@@ -192,7 +192,7 @@ async def test_a_paused_session_without_a_workflow_comes_back_paused(apart: Labo
         await apart.stepped(session_id, 2)
         await apart.temporal.signal_pause(session_id, "a-pause")
         cursor = (await apart.paused(session_id))["cursor"]
-        await apart.client.get_workflow_handle(backtest_id(session_id)).terminate("a test")
+        await apart.client.get_workflow_handle(workflow_id(session_id)).terminate("a test")
 
         assert await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=AT_ONCE) == 1
         row = await apart.reached(session_id, lambda row: row["epoch"] == 2)
@@ -211,7 +211,7 @@ async def test_a_stop_that_was_recorded_outlives_its_workflow(apart: Laboratory)
         await apart.stepped(session_id, 2)
         await apart.temporal.signal_pause(session_id, "a-pause")
         await apart.paused(session_id)
-        await apart.client.get_workflow_handle(backtest_id(session_id)).terminate("a test")
+        await apart.client.get_workflow_handle(workflow_id(session_id)).terminate("a test")
     async with apart.database.for_user(apart.user_id) as session:
         await session.execute(
             text("UPDATE trading_sessions SET stop_close_position = true WHERE id = :id"),
@@ -277,7 +277,7 @@ async def test_a_session_that_cannot_be_started_keeps_no_other_waiting(apart: La
     one, other = await apart.add_session(FLIP), await apart.add_session(FLIP)
 
     class Picky:
-        async def is_running(self, session_id: UUID) -> bool:
+        async def is_running(self, session_id: UUID, type: SessionType) -> bool:
             return await apart.temporal.is_running(session_id)
 
         async def start_again(self, session: StaleSession) -> None:
@@ -294,7 +294,7 @@ async def test_one_process_reconciles_at_a_time(apart: Laboratory):
     inside, leave = asyncio.Event(), asyncio.Event()
 
     class Slow:
-        async def is_running(self, session_id: UUID) -> bool:
+        async def is_running(self, session_id: UUID, type: SessionType) -> bool:
             inside.set()
             await leave.wait()
             return True
@@ -313,7 +313,7 @@ async def test_reconciliation_goes_on_after_failures(apart: Laboratory, empty_po
     tries: list[UUID] = []
 
     class Away:
-        async def is_running(self, session_id: UUID) -> bool:
+        async def is_running(self, session_id: UUID, type: SessionType) -> bool:
             tries.append(session_id)
             raise TemporalUnreachable("a test")
 

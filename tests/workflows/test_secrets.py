@@ -21,7 +21,7 @@ from tests.activities.listening import listening
 from tests.laboratory import Laboratory, Plan
 from tests.workflows.histories import payloads_of
 from workflows import policies
-from workflows.runtime import backtest_id
+from workflows.runtime import workflow_id
 
 # How a key looks, and what the provider makes of it; the last one meets a defect of ours.
 KINDS = (
@@ -77,7 +77,7 @@ async def test_a_key_is_nowhere_in_plain_text(
         "failed",
     ]
     histories = [
-        (await staffed.client.get_workflow_handle(backtest_id(each)).fetch_history()).to_json()
+        (await staffed.client.get_workflow_handle(workflow_id(each)).fetch_history()).to_json()
         for each in sessions
     ]
     places = {

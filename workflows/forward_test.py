@@ -1,0 +1,116 @@
+"""A forward test: an agent trades the live market, for months, candle by closed candle."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from typing_extensions import override
+
+with workflow.unsafe.imports_passed_through():
+    from activities.live_markets import ForwardInput, LiveMarketActivities, Observation
+    from activities.market_data import IndicatorsInput, MarketDataActivities
+    from activities.sessions import ClaimResult, SessionActivities, StepInput
+    from activities.step_rows import LiveCandle
+    from workflows.policies import INDICATORS, MARKET, STEP
+
+from workflows.session_run import SessionParams, SessionResult, SessionRun
+
+
+@workflow.defn(name="forward_test", failure_exception_types=[])
+class ForwardTestWorkflow(SessionRun):
+    """Its only clock is a durable timer; what it missed it steps through without deciding."""
+
+    @workflow.init
+    def __init__(self, params: SessionParams) -> None:
+        super().__init__(params)
+
+    @workflow.run
+    async def run(self, params: SessionParams) -> SessionResult:  # noqa: ARG002 - `init` has them
+        return await self._to_its_end()
+
+    @override
+    async def _take_ownership(self) -> ClaimResult:
+        await workflow.execute_activity_method(
+            LiveMarketActivities.prepare_market,
+            self._forward_input(),
+            summary="candles before the start",
+            **MARKET,
+        )
+        return await super()._take_ownership()
+
+    @override
+    async def _test(self, claim: ClaimResult) -> SessionResult:
+        while True:
+            await self._apply_inbox(claim)
+            if not self._is_over():
+                await self._follow(claim, await self._observe())
+            if self._is_over():
+                return await self._finish(claim)
+            self._continue_as_new_when_suggested()
+            await self._wait_for_close()
+
+    async def _follow(self, claim: ClaimResult, market: Observation) -> None:
+        """Step what has closed, then decide on the newest candle if that is due."""
+        while self._require_state().next_candle < market.closed and not self._is_over():
+            await self._step(claim, market, self._require_state().next_candle)
+            await self._apply_inbox(claim)
+        index = self._require_state().next_candle - 1
+        if self._decision_due and not self._paused and not self._is_over() and index >= 0:
+            await self._decide(claim, index, market)
+        self._show()
+
+    async def _step(self, claim: ClaimResult, market: Observation, index: int) -> None:
+        is_newest = index == market.closed - 1
+        due = claim.cadence.is_due(index) or self._decision_due
+        view = await workflow.execute_activity_method(
+            MarketDataActivities.calculate_indicators,
+            IndicatorsInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                candle_index=index,
+            ),
+            summary=f"candle {index}: indicators",
+            **INDICATORS,
+        )
+        self._state = await workflow.execute_activity_method(
+            SessionActivities.execute_step,
+            StepInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                epoch=claim.epoch,
+                state=self._require_state(),
+                candle=view.candle,
+                live=LiveCandle(
+                    missed=not is_newest and not self._paused,
+                    paused=self._paused,
+                    ai_evaluating=is_newest and due and not self._paused,
+                ),
+            ),
+            summary=f"candle {index}: step",
+            **STEP,
+        )
+        # A decision that was missed moves to the newest candle; a paused test takes none.
+        self._decision_due = due and not self._paused and self._state.ended is None
+
+    async def _observe(self) -> Observation:
+        market = await workflow.execute_activity_method(
+            LiveMarketActivities.observe_market,
+            self._forward_input(),
+            summary="look at the market",
+            **MARKET,
+        )
+        self._look_at = workflow.time() + market.seconds
+        return market
+
+    async def _wait_for_close(self) -> None:
+        """Until the next candle should be there, or a signal; at once where a decision is due."""
+        if self._decision_due and not self._paused:
+            return
+        seconds = (self._look_at or 0.0) - workflow.time()
+        if seconds > 0 and not self._inbox:
+            await self._wait(timedelta(seconds=seconds), "next candle")
+
+    def _is_over(self) -> bool:
+        return self._stopping or self._require_state().ended is not None
+
+    def _forward_input(self) -> ForwardInput:
+        return ForwardInput(session_id=self._params.session_id, user_id=self._params.user_id)
