@@ -29,9 +29,10 @@ from activities.sessions import SessionActivities
 from db.engine import Database
 from db.market_frames import MarketFrames
 from events.publisher import EventPublisher
+from integrations.exchanges.exchange_market import open_market
 from integrations.openrouter.client import OpenRouterClient
 from observability import configure_logging
-from settings import SettingsError, WorkerSettings, worker_settings
+from settings import InvalidSettings, SettingsError, WorkerSettings, worker_settings
 from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.runtime import Temporal, connect
@@ -188,7 +189,25 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
             http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
         )
         keys = FernetKeyRing(settings.encryption_keys)
-        yield client, database, build_activities(database, EventPublisher(redis), openrouter, keys)
+        live = await stack.enter_async_context(_live_candles(settings, database))
+        publisher = EventPublisher(redis)
+        yield client, database, build_activities(database, publisher, openrouter, keys, live)
+
+
+@asynccontextmanager
+async def _live_candles(settings: WorkerSettings, database: Database) -> AsyncIterator[LiveCandles]:
+    source = settings.market_data_source
+    if source is None:
+        yield LiveCandles(database, NoMarket(), "none")
+        return
+    try:
+        market = open_market(source, base_url=settings.exchange_base_url)
+    except ValueError as e:
+        raise InvalidSettings({"MARKET_DATA_SOURCE": str(e)}) from None
+    try:
+        yield LiveCandles(database, market, source.replace("ccxt:", "exchange:", 1))
+    finally:
+        await market.close()
 
 
 async def run(settings: WorkerSettings) -> None:

@@ -7,6 +7,7 @@ ApplicationError types raised by activities
 ├── InsufficientCredits   402: the session pauses
 ├── NoApiKey              the agent has no key: the session pauses
 ├── BudgetReached         the session's own cost limit: the session pauses
+├── AssetUnavailable      the exchange does not list the asset of a new test: it fails
 ├── MarketUnavailable     the exchange does not answer: retried for as long as the test runs
 ├── MailUnavailable       the mail server takes nothing for now: retried
 ├── SessionNotFound       there is no such row (any more): the workflow fails
@@ -109,11 +110,16 @@ def model_failures() -> Generator[None]:
 
 
 @contextmanager
-def market_failures() -> Generator[None]:
-    """An exchange that does not answer, for whatever reason, is asked again."""
+def market_failures(*, at_start: bool = False) -> Generator[None]:
+    """An exchange that does not answer, for whatever reason, is asked again.
+
+    Only a test that is just starting fails, where the exchange does not have its asset.
+    """
     try:
         yield
     except IntegrationError as e:
+        if at_start and isinstance(e, RequestRejected):
+            raise ApplicationError(str(e), type="AssetUnavailable", non_retryable=True) from None
         delay = _delay(e.retry_after if isinstance(e, TemporarilyUnavailable) else None)
         raise ApplicationError(str(e), type="MarketUnavailable", next_retry_delay=delay) from None
 

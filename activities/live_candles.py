@@ -9,6 +9,7 @@ from uuid import UUID
 
 from db.engine import Database
 from db.repositories.live_sets import LiveSet, LiveSetRepository
+from integrations.exchanges.market import MarketClock
 from trading.candles import CandleSeries, Timeframe
 from trading.schedule import opened_at
 
@@ -18,19 +19,10 @@ CLOCK_TRUST_S = 30.0
 ASKING_PAUSE_S = 0.5
 
 
-class Clock(Protocol):
-    """An exchange's time in epoch ms, and how many of its milliseconds pass in one of ours."""
-
-    @property
-    def now_ms(self) -> int: ...
-    @property
-    def speed(self) -> float: ...
-
-
 class Market(Protocol):
-    """What is asked of an exchange."""
+    """What is asked of an exchange; see `integrations.exchanges.market.Market`."""
 
-    async def clock(self) -> Clock: ...
+    async def clock(self) -> MarketClock: ...
 
     async def closed_candles(
         self, asset: str, timeframe: Timeframe, *, since_ms: int, until_ms: int
@@ -40,7 +32,7 @@ class Market(Protocol):
 class NoMarket:
     """What a worker without a source has: forward tests wait until it gets one."""
 
-    async def clock(self) -> Clock:
+    async def clock(self) -> MarketClock:
         raise ConnectionError("this worker has no MARKET_DATA_SOURCE")
 
     async def closed_candles(
@@ -82,7 +74,7 @@ class LiveCandles:
         self._market = market
         self._source = source
         self._monotonic = monotonic
-        self._clock: tuple[Clock, float] | None = None
+        self._clock: tuple[MarketClock, float] | None = None
         self._known: dict[UUID, _Known] = {}
         self._asking: dict[UUID, asyncio.Lock] = {}
 
@@ -152,7 +144,7 @@ class LiveCandles:
         async with self._database.as_system() as session:
             return await LiveSetRepository(session).open(asset, timeframe, self._source)
 
-    async def _read_clock(self) -> tuple[Clock, float]:
+    async def _read_clock(self) -> tuple[MarketClock, float]:
         if self._clock is None or self._monotonic() - self._clock[1] > CLOCK_TRUST_S:
             self._clock = (await self._market.clock(), self._monotonic())
         return self._clock

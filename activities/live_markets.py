@@ -50,7 +50,7 @@ class LiveMarketActivities:
     @activity.defn
     async def prepare_market(self, input: ForwardInput) -> None:
         """Give the test its data set, with what its indicators need, and its first candle; once."""
-        with activity_failures(), market_failures(), heartbeating():
+        with activity_failures(), market_failures(at_start=True), heartbeating():
             session_id, user_id = UUID(input.session_id), UUID(input.user_id)
             async with self._database.for_user(user_id) as session:
                 waiting = await ForwardSessionRepository(session).unprepared(session_id)

@@ -167,7 +167,8 @@ async def _other_outcome(
     is_pessimistic = context.rules.intrabar is Intrabar.PESSIMISTIC
     other = Intrabar.OPTIMISTIC if is_pessimistic else Intrabar.PESSIMISTIC
     decisions = {
-        row.candle_number: _decision(row) for row in await finished.decisions(context.session_id)
+        row.candle_number: recorded_decision(row)
+        for row in await finished.decisions(context.session_id)
     }
     # Beside the event loop, like all that takes long: model calls must not miss a heartbeat.
     outcome = await asyncio.to_thread(
@@ -186,7 +187,8 @@ def _ending(ended: Ended) -> ExitType | None:
     return ExitType.MANUAL if ended.closes else None
 
 
-def _decision(row: RecordedDecision) -> Decision:
+def recorded_decision(row: RecordedDecision) -> Decision:
+    """A stored decision as the fold takes it."""
     terms = (row.order_data or {}).get("terms")
     return Decision(action=Action(row.decision), order=OrderTerms(**terms) if terms else None)
 

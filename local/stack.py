@@ -27,7 +27,7 @@ from local.processes import (
 )
 from local.servers import PostgresServer, RedisServer, TemporalServer
 from local.services import PythonService, Service, python_environment, python_module
-from local.simulators.app import HEALTH_PATH, OPENROUTER_PATH
+from local.simulators.app import EXCHANGE_PATH, HEALTH_PATH, OPENROUTER_PATH
 from local.supervision import StopAsked, Supervisor
 from settings import OPENROUTER_URL, ApiSettings, MigrationSettings, WorkerSettings
 
@@ -45,6 +45,7 @@ RECORDED_SETTINGS = (
     "DATABASE_OWNER_URL",
     "DATABASE_SYSTEM_URL",
     "DATABASE_URL",
+    "EXCHANGE_BASE_URL",
     "MARKET_DATA_SOURCE",
     "OPENROUTER_BASE_URL",
     "PUBLIC_URL",
@@ -168,6 +169,10 @@ class StackPlan:
             simulated["OPENROUTER_BASE_URL"] = f"{self._simulators_url}{OPENROUTER_PATH}"
         if "CLERK_JWKS_URL" not in self.settings:
             simulated["CLERK_JWKS_URL"] = f"{self._simulators_url}{JWKS_PATH}"
+        if self.settings.get("MARKET_DATA_SOURCE", "simulated") == "simulated":
+            simulated["MARKET_DATA_SOURCE"] = "simulated"
+            simulated["EXCHANGE_BASE_URL"] = f"{self._simulators_url}{EXCHANGE_PATH}"
+        simulated = {name: each for name, each in simulated.items() if name not in self.settings}
         if simulated:
             self.settings.update(simulated)
             self.servers.append(self._simulators())
@@ -187,7 +192,6 @@ class StackPlan:
             "ENCRYPTION_KEY": self._directory.encryption_key,
             "HOST": "127.0.0.1",
             "LOG_FORMAT": "console",
-            "MARKET_DATA_SOURCE": "simulated",
             "OPENROUTER_BASE_URL": OPENROUTER_URL,
             "PUBLIC_URL": self.api_url,
         }

@@ -1,0 +1,232 @@
+"""Forward tests on the simulated exchange, whose hours pass in parts of a second."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from activities.measuring import recorded_decision
+from activities.reconciliation import Reconciler
+from db.market_frames import OPEN_END
+from db.repositories.candles import CandleRepository, CandleSpan
+from db.repositories.finished_sessions import FinishedSessionRepository
+from integrations.exchanges.exchange_market import open_market
+from local.simulators import exchange_server
+from local.simulators.exchange_clock import ExchangeClock
+from tests.laboratory import Laboratory, Plan
+from tests.loopback import serve_app
+from trading.candles import CandleSeries, Timeframe
+from trading.orders import ExitType
+from trading.simulation import replay
+from workflows.runtime import workflow_id
+
+HOUR = Timeframe.HOUR_1.milliseconds
+ORIGIN = 1_700_000_000_000
+FLIP = Plan(type="forward", model="simulated/flip")
+HOLDING = Plan(type="forward", model="simulated/always-long")
+SLOW = Plan(type="forward", model="simulated/always-long:delay-300")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    url: str
+    clock: ExchangeClock
+
+
+@pytest.fixture
+def exchange() -> Iterator[Exchange]:
+    """An exchange at which an hour takes 0.4 s."""
+    clock = ExchangeClock(speed=HOUR / 400)
+    clock.set(now_ms=ORIGIN)
+    with serve_app(exchange_server.create_app(clock)) as url:
+        yield Exchange(url=url, clock=clock)
+
+
+@pytest.fixture
+async def live(laboratory: Laboratory, exchange: Exchange) -> AsyncIterator[Laboratory]:
+    laboratory.market = market = open_market("simulated", base_url=exchange.url)
+    yield laboratory
+    await market.close()
+
+
+async def stop(laboratory: Laboratory, session_id: UUID) -> dict[str, Any]:
+    await laboratory.temporal.signal_stop(session_id, "a-stop", True, "forward")
+    await laboratory.ended(session_id, type="forward")
+    return await laboratory.session_row(session_id)
+
+
+async def break_with(laboratory: Laboratory, exchange: Exchange, **fault: Any) -> None:
+    answer = await laboratory.http.post(f"{exchange.url}/debug/faults", json=[fault])
+    assert answer.is_success, answer.text
+
+
+async def candles_of(laboratory: Laboratory, row: dict[str, Any]) -> CandleSeries:
+    start = int(row["start_date"].timestamp() * 1000)
+    async with laboratory.database.for_user(laboratory.user_id) as session:
+        span = CandleSpan(start_ms=start, end_ms=OPEN_END, limit=row["cursor"])
+        return await CandleRepository(session).load(row["data_set_id"], span)
+
+
+async def backtested(laboratory: Laboratory, row: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The trades of the recorded candles and decisions, folded without any workflow."""
+    series = await candles_of(laboratory, row)
+    async with laboratory.database.for_user(laboratory.user_id) as session:
+        recorded = await FinishedSessionRepository(session).decisions(row["id"])
+    decisions = {each.candle_number: recorded_decision(each) for each in recorded}
+    folded = replay(series, decisions, FLIP.rules, ending=ExitType.MANUAL)
+    return [
+        (each.side.value, each.entry_candle, each.exit_candle, each.entry_price, each.exit_price)
+        for each in folded.trades
+    ]
+
+
+async def traded(laboratory: Laboratory, row: dict[str, Any]) -> list[tuple[Any, ...]]:
+    names = ("type", "entry_candle", "exit_candle", "entry_price", "exit_price")
+    return [
+        tuple(value if isinstance(value, int | str) else float(value) for value in values)
+        for values in (
+            [trade[name] for name in names] for trade in await laboratory.trades(row["id"])
+        )
+    ]
+
+
+async def test_it_decides_once_at_every_close_and_trades_as_a_backtest_would(live: Laboratory):
+    async with live.worker():
+        session_id = await live.started(FLIP)
+        await live.stepped(session_id, 12)
+        row = await stop(live, session_id)
+
+    assert (row["status"], row["end_reason"]) == ("stopped", "stopped")
+    decided = [number for number, _, _ in await live.decisions(session_id)]
+    assert len(decided) + row["missed_candles"] >= row["cursor"] >= 12
+    assert len(decided) == len(set(decided))
+    assert await traded(live, row) == await backtested(live, row) != []
+    asked = (await live.http.get(f"{live.openrouter_url}/debug/requests")).json()
+    assert asked["total"] <= len(decided) + 1
+
+
+async def test_what_closed_while_nobody_worked_is_stepped_without_a_decision(
+    live: Laboratory, exchange: Exchange
+):
+    async with live.worker():
+        session_id = await live.started(HOLDING)
+        before = await live.stepped(session_id, 3)
+    exchange.clock.set(advance_ms=30 * HOUR)
+    async with live.worker():
+        await live.reached(session_id, lambda row: row["cursor"] >= before["cursor"] + 32)
+        row = await stop(live, session_id)
+
+    steps = await live.events(session_id, "candle_closed")
+    missed = [step["data"]["candle_index"] for step in steps if step["data"]["missed"]]
+    decided = {number for number, _, _ in await live.decisions(session_id)}
+    assert row["missed_candles"] == len(missed) >= 29
+    assert decided.isdisjoint(missed)
+    assert [step["data"]["candle_index"] for step in steps] == list(range(row["cursor"]))
+    assert await traded(live, row) == await backtested(live, row) != []
+
+
+async def test_a_paused_test_steps_on_and_takes_no_decisions(live: Laboratory):
+    async with live.worker():
+        session_id = await live.started(FLIP)
+        await live.stepped(session_id, 3)
+        await live.temporal.signal_pause(session_id, "a-pause", "forward")
+        paused = await live.paused(session_id)
+        await live.stepped(session_id, paused["cursor"] + 4)
+        decided = len(await live.decisions(session_id))
+        await live.stepped(session_id, paused["cursor"] + 6)
+        assert len(await live.decisions(session_id)) == decided
+        await live.temporal.signal_resume(session_id, "a-resume", "forward")
+        async with asyncio.timeout(20):
+            while len(await live.decisions(session_id)) == decided:
+                await asyncio.sleep(0.05)
+        row = await stop(live, session_id)
+
+    assert row["paused_candles"] >= 5
+    assert await traded(live, row) == await backtested(live, row) != []
+
+
+async def test_a_test_whose_workflow_was_lost_is_started_again_from_its_row(live: Laboratory):
+    async with live.worker():
+        session_id = await live.started(FLIP)
+        await live.stepped(session_id, 4)
+        handle = live.client.get_workflow_handle(workflow_id(session_id, "forward"))
+        await handle.terminate("as if Temporal had lost it")
+        row = await live.session_row(session_id)
+        await asyncio.sleep(1)
+        await Reconciler(live.database, live.temporal).run_once(unchanged_for=timedelta(0))
+        await live.stepped(session_id, row["cursor"] + 4)
+        row = await stop(live, session_id)
+
+    steps = await live.events(session_id, "candle_closed")
+    assert [step["data"]["candle_index"] for step in steps] == list(range(row["cursor"]))
+    assert await traded(live, row) == await backtested(live, row) != []
+
+
+async def test_a_decision_that_comes_after_the_next_close_is_kept_and_fills_nothing(
+    live: Laboratory,
+):
+    async with live.worker():
+        session_id = await live.started(
+            Plan(type="forward", model="simulated/always-long:delay-300")
+        )
+        await live.stepped(session_id, 6)
+        row = await stop(live, session_id)
+
+    late = await live.rows("SELECT late FROM decisions WHERE session_id = :id", session_id)
+    assert row["late_decisions"] == sum(each["late"] for each in late) > 0
+    rejected = await live.events(session_id, "order_rejected")
+    assert {event["data"]["reason"] for event in rejected} >= {"late"}
+    assert await traded(live, row) == await backtested(live, row)
+
+
+async def test_an_asset_that_the_exchange_does_not_list_fails_the_test_at_once(
+    live: Laboratory, exchange: Exchange
+):
+    await break_with(live, exchange, kind="gone", asset="BTC/USDT")
+    async with live.worker():
+        session_id = await live.started(FLIP)
+        row = await live.reached(session_id, lambda row: row["status"] == "failed")
+    assert row["error"]["error_code"] == "AssetUnavailable"
+
+
+def ahead(exchange: Exchange, hours: int) -> int:
+    """The opening of the candle that forms so many hours from now."""
+    return exchange.clock.now_ms // HOUR * HOUR + hours * HOUR
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "answer", "status": 429, "path": "/klines", "times": 3, "retry_after": 1},
+        {"kind": "answer", "status": 503, "path": "/klines", "times": 2},
+        {"kind": "late", "timeframe": "1h", "by_ms": HOUR // 2},
+        {"kind": "revised", "timeframe": "1h"},
+        {"kind": "halt"},
+    ],
+    ids=lambda fault: f"{fault['kind']}-{fault.get('status', '')}",
+)
+async def test_what_an_exchange_does_wrong_leads_to_no_wrong_fill(
+    live: Laboratory, exchange: Exchange, fault: dict[str, Any]
+):
+    async with live.worker():
+        session_id = await live.started(FLIP)
+        await live.stepped(session_id, 2)
+        if fault["kind"] in {"late", "revised"}:
+            fault = fault | {"asset": "BTC/USDT", "open_time": ahead(exchange, 1)}
+        if fault["kind"] == "halt":
+            start = ahead(exchange, 2)
+            fault = fault | {"asset": "BTC/USDT", "start_ms": start, "end_ms": start + HOUR}
+        await break_with(live, exchange, **fault)
+        await live.stepped(session_id, 10)
+        row = await stop(live, session_id)
+
+    steps = await live.events(session_id, "candle_closed")
+    times = [step["data"]["open_time"] for step in steps]
+    assert times == sorted(set(times))
+    holes = (times[-1] - times[0]) // HOUR + 1 - len(times)
+    assert holes == (1 if fault["kind"] == "halt" else 0)
+    assert await traded(live, row) == await backtested(live, row) != []
