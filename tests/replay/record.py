@@ -22,12 +22,16 @@ from temporalio.client import Client
 
 from activities import decisions
 from db.engine import Database
+from integrations.exchanges.exchange_market import open_market
 from local.servers import PostgresServer, RedisServer, TemporalServer
+from local.simulators import exchange_server
+from local.simulators.exchange_clock import ExchangeClock
 from local.simulators.openrouter import create_app
 from migrations.namespace import upgrade_namespace
 from migrations.run import upgrade
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
+from trading.candles import Timeframe
 from workflows.policies import PLAYBACK_DELAY
 from workflows.runtime import data_converter, workflow_id
 
@@ -92,6 +96,21 @@ async def continued(laboratory: Laboratory) -> UUID:
     return await laboratory.run(Plan(candles=5, model="simulated/hold"))
 
 
+async def followed(laboratory: Laboratory) -> UUID:
+    """On the live market: paused, resumed, stopped."""
+    plan = Plan(type="forward", model="simulated/flip")
+    session_id = await laboratory.started(plan)
+    await laboratory.stepped(session_id, 1)
+    await laboratory.temporal.signal_pause(session_id, "a-pause", "forward")
+    row = await laboratory.paused(session_id)
+    await laboratory.stepped(session_id, row["cursor"] + 1)
+    await laboratory.temporal.signal_resume(session_id, "a-resume", "forward")
+    row = await laboratory.stepped(session_id, row["cursor"] + 2)
+    await laboratory.temporal.signal_stop(session_id, "a-stop", True, "forward")
+    await laboratory.ended(session_id, type="forward")
+    return session_id
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     each.__name__: each for each in (plain, controlled, stopped, troubled, failed)
 }
@@ -105,6 +124,7 @@ class Stage:
     database: Database
     redis: Redis
     openrouter_url: str
+    exchange_url: str
 
     @asynccontextmanager
     async def laboratory(self, name: str, **settings: str) -> AsyncIterator[Laboratory]:
@@ -127,6 +147,7 @@ class Stage:
                     task_queue="recorded",
                     openrouter_url=self.openrouter_url,
                     http=http,
+                    market=open_market("simulated", base_url=self.exchange_url),
                 )
                 await laboratory.sign_up()
                 async with laboratory.worker():
@@ -139,17 +160,20 @@ async def record(stage: Stage) -> None:
     """Play every scenario and keep its history."""
     async with stage.laboratory("temporal") as laboratory:
         for name, scenario in SCENARIOS.items():
-            await keep(name, laboratory.client, await scenario(laboratory))
+            session_id = await scenario(laboratory)
+            await keep(name, laboratory.client, workflow_id(session_id))
+        session_id = await followed(laboratory)
+        await keep("followed", laboratory.client, workflow_id(session_id, "forward"))
     few = {"limit.historyCount.suggestContinueAsNew": FEW_EVENTS}
     async with stage.laboratory("forgetful-temporal", **few) as laboratory:
-        session_id = await continued(laboratory)
-        first = await keep("continued-last-run", laboratory.client, session_id)
-        await keep("continued-first-run", laboratory.client, session_id, run_id=first)
+        name = workflow_id(await continued(laboratory))
+        first = await keep("continued-last-run", laboratory.client, name)
+        await keep("continued-first-run", laboratory.client, name, run_id=first)
 
 
-async def keep(name: str, client: Client, session_id: UUID, *, run_id: str | None = None) -> str:
+async def keep(name: str, client: Client, workflow: str, *, run_id: str | None = None) -> str:
     """Write a history without what names the machine; return the first run of its chain."""
-    handle = client.get_workflow_handle(workflow_id(session_id), run_id=run_id)
+    handle = client.get_workflow_handle(workflow, run_id=run_id)
     history = json.loads((await handle.fetch_history()).to_json())
     cleaned = without_machine(history)
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in cleaned["events"])
@@ -168,7 +192,13 @@ async def main() -> None:
     decisions.CANCELLATION_GRACE_S = 0.2
     PLAYBACK_DELAY["slow"] = timedelta(seconds=5)
     HISTORIES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="alphalab-") as name, serve_app(create_app()) as url:
+    clock = ExchangeClock(speed=Timeframe.HOUR_1.milliseconds / 500)
+    clock.set(now_ms=1_700_000_000_000)
+    with (
+        tempfile.TemporaryDirectory(prefix="alphalab-") as name,
+        serve_app(create_app()) as url,
+        serve_app(exchange_server.create_app(clock)) as exchange_url,
+    ):
         directory = Path(name)
         postgres, redis_server = (
             PostgresServer(directory / "postgres"),
@@ -180,7 +210,13 @@ async def main() -> None:
         database = Database.connect(postgres.url)
         async with Redis.from_url(redis_server.url) as redis:
             await record(
-                Stage(directory=directory, database=database, redis=redis, openrouter_url=url)
+                Stage(
+                    directory=directory,
+                    database=database,
+                    redis=redis,
+                    openrouter_url=url,
+                    exchange_url=exchange_url,
+                )
             )
         await database.dispose()
         redis_server.stop()

@@ -20,10 +20,11 @@ from temporalio.worker import Replayer, Worker
 from db.engine import Database
 from events.publisher import EventPublisher
 from integrations.openrouter.client import OpenRouterClient
-from tests.replay.changed import ChangedBacktestWorkflow
+from tests.replay.changed import ChangedBacktestWorkflow, ChangedForwardTestWorkflow
 from tests.workflows.histories import payloads_of
 from worker import FernetKeyRing, build_activities, build_workers
 from workflows.backtest import BacktestWorkflow
+from workflows.forward_test import ForwardTestWorkflow
 from workflows.runtime import data_converter
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
@@ -34,6 +35,7 @@ CONTAINED = {
     "stopped": {"ACTIVITY_TASK_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
     "troubled": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_SIGNALED"},
     "failed": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_FAILED"},
+    "followed": {"TIMER_FIRED", "WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "continued-first-run": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW"},
     "continued-last-run": {"WORKFLOW_EXECUTION_COMPLETED"},
 }
@@ -64,13 +66,14 @@ async def workers(temporal_client: Client) -> list[Worker]:
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_recorded_histories_replay(path: Path):
-    await replayer(BacktestWorkflow).replay_workflow(history(path))
+    await replayer(BacktestWorkflow, ForwardTestWorkflow).replay_workflow(history(path))
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_a_change_that_breaks_running_tests_is_noticed(path: Path):
+    changed = replayer(ChangedBacktestWorkflow, ChangedForwardTestWorkflow)
     with pytest.raises(workflow.NondeterminismError):
-        await replayer(ChangedBacktestWorkflow).replay_workflow(history(path))
+        await changed.replay_workflow(history(path))
 
 
 def test_every_workflow_of_the_workers_has_a_history(workers: list[Worker]):
