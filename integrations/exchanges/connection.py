@@ -19,7 +19,7 @@ _DEFAULT_PAGE: Final = 500
 
 def is_exchange(exchange_id: str) -> bool:
     """Whether ccxt has such an exchange; looks for its file and imports nothing."""
-    return exchange_id.isidentifier() and any(
+    return exchange_id.isalnum() and any(
         (directory / f"{exchange_id}.py").is_file()
         for directory in (_library() / "pro", _library() / "async_support")
     )

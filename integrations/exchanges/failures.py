@@ -26,6 +26,7 @@ _KINDS: Final[Mapping[str, type[IntegrationError]]] = {
     "MarketClosed": TemporarilyUnavailable,
     "OperationFailed": TemporarilyUnavailable,
     "RateLimitExceeded": RateLimited,
+    "_Unreadable": TemporarilyUnavailable,
     "BaseError": TemporarilyUnavailable,
 }
 # A connection that ccxt lost sight of, and what its parsers stumble over when an answer is not
@@ -37,6 +38,10 @@ _FOREIGN = (OSError, TypeError, ValueError, AttributeError, LookupError, Arithme
 class _Answer:
     status: int
     retry_after: float | None
+
+
+class _Unreadable(Exception):
+    """What ccxt would hand on as a success."""
 
 
 def note_answers(exchange: Any) -> None:
@@ -51,15 +56,19 @@ def note_answers(exchange: Any) -> None:
         try:
             handle_errors(status, *details)
             exchange.handle_http_status_code(status, reason, url, method, body)
+            _require_json(content)
         except Exception as error:
             error.answer = _Answer(  # type: ignore[attr-defined]
                 status=status, retry_after=_retry_after(headers)
             )
             raise
-        if content is None:
-            raise TemporarilyUnavailable("the answer is not JSON", status=status)
 
     exchange.handle_errors = noting
+
+
+def _require_json(content: object) -> None:
+    if content is None:
+        raise _Unreadable("the answer is not JSON")
 
 
 @contextmanager
