@@ -15,6 +15,7 @@ from api.routes import (
     backtests,
     health,
     market_data,
+    notifications,
     results,
     sockets,
     users,
@@ -24,6 +25,18 @@ from api.schemas.errors import documented
 _DESCRIPTION = (
     "Build trading agents out of a language model, a strategy and indicators, test them candle by "
     "candle, and watch them think. Live events come over WebSockets."
+)
+
+_ROUTES = (
+    health,
+    users,
+    api_keys,
+    agents,
+    backtests,
+    results,
+    notifications,
+    market_data,
+    sockets,
 )
 
 
@@ -54,7 +67,7 @@ def bare_app(version: str) -> FastAPI:
         responses=documented(500),
     )
     install_error_handlers(app)
-    for module in (health, users, api_keys, agents, backtests, results, market_data, sockets):
+    for module in _ROUTES:
         app.include_router(module.router)
     return app
 

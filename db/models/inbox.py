@@ -20,7 +20,12 @@ from db.models.columns import (
 
 
 class NotificationFields(Base):
-    """A message; with a `dedup_key`, at most one per user, category and session."""
+    """A message; with a `dedup_key`, at most one per user, category and session.
+
+    A cleared one stays, unseen, so that a retry of what told it does not tell it again. Of an
+    e-mail whose `email_state` is 'sending' nobody knows more: whoever claimed it is still at it or
+    died; null is one that nobody has looked at.
+    """
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     user_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE")
@@ -37,6 +42,9 @@ class NotificationFields(Base):
     )
     is_read: bool = Field(default=False, sa_column_kwargs=default("false"))
     read_at: OptionalTimestamp = None
+    cleared_at: OptionalTimestamp = None
+    email_state: str | None = None
+    emailed_at: OptionalTimestamp = None
     dedup_key: str | None = None
 
 
@@ -46,6 +54,7 @@ class Notification(NotificationFields, table=True):
     __tablename__ = "notifications"
     __table_args__ = (
         one_of("type", "info", "success", "warning", "error"),
+        one_of("email_state", "sending", "sent", "not_sent", "refused"),
         Index(
             "uq_notifications_dedup",
             "user_id",
@@ -57,6 +66,11 @@ class Notification(NotificationFields, table=True):
             postgresql_nulls_not_distinct=True,
         ),
         Index("ix_notifications_user_id_created_at", "user_id", "created_at"),
+        Index(
+            "ix_notifications_unread",
+            "user_id",
+            postgresql_where=text("NOT is_read AND cleared_at IS NULL"),
+        ),
     )
 
     created_at: StampedByDatabase = None

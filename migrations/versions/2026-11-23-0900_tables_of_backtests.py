@@ -533,10 +533,15 @@ CREATE TABLE notifications (
     result_id UUID,
     is_read BOOLEAN DEFAULT false NOT NULL,
     read_at TIMESTAMP WITH TIME ZONE,
+    cleared_at TIMESTAMP WITH TIME ZONE,
+    email_state VARCHAR,
+    emailed_at TIMESTAMP WITH TIME ZONE,
     dedup_key VARCHAR,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_notifications PRIMARY KEY (id),
     CONSTRAINT ck_notifications_type CHECK (type IN ('info', 'success', 'warning', 'error')),
+    CONSTRAINT ck_notifications_email_state CHECK (email_state IN ('sending', 'sent', 'not_sent',
+        'refused')),
     CONSTRAINT fk_notifications_user_id FOREIGN KEY(user_id) REFERENCES users (id)
         ON DELETE CASCADE,
     CONSTRAINT fk_notifications_session_id FOREIGN KEY(session_id)
@@ -546,6 +551,8 @@ CREATE TABLE notifications (
 );
 CREATE INDEX ix_notifications_result_id ON notifications (result_id);
 CREATE INDEX ix_notifications_session_id ON notifications (session_id);
+CREATE INDEX ix_notifications_unread ON notifications (user_id) WHERE NOT is_read
+        AND cleared_at IS NULL;
 CREATE INDEX ix_notifications_user_id_created_at ON notifications (user_id, created_at);
 CREATE UNIQUE INDEX uq_notifications_dedup ON notifications (user_id, category, session_id,
         dedup_key) NULLS NOT DISTINCT WHERE dedup_key IS NOT NULL;
