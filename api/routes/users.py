@@ -11,7 +11,15 @@ from api.dependencies import (
 )
 from api.errors import Conflict, NotFound
 from api.schemas.errors import documented
-from api.schemas.users import SyncAnswer, UserAnswer, UserChanges, UserOut
+from api.schemas.users import (
+    SettingsAnswer,
+    SettingsChanges,
+    SettingsOut,
+    SyncAnswer,
+    UserAnswer,
+    UserChanges,
+    UserOut,
+)
 from db.errors import UsernameTaken
 from db.repositories.users import SignInRepository, UserRepository
 
@@ -51,3 +59,23 @@ async def change_me(
     except UsernameTaken:
         raise Conflict("This username is taken.", code="USERNAME_TAKEN") from None
     return UserAnswer(user=UserOut.model_validate(changed))
+
+
+@router.get("/me/settings")
+async def my_settings(services: InjectedServices, user: CurrentUser) -> SettingsAnswer:
+    """Return the settings; the first read makes them, with the defaults."""
+    async with services.database.for_user(user.id) as session:
+        found = await UserRepository(session).settings(user.id)
+    return SettingsAnswer(settings=SettingsOut.model_validate(found))
+
+
+@router.put("/me/settings", responses=documented(422))
+async def change_my_settings(
+    services: InjectedServices, user: CurrentUser, changes: SettingsChanges
+) -> SettingsAnswer:
+    """Change only what is named; tests that have started keep the limits they started with."""
+    async with services.database.for_user(user.id) as session:
+        changed = await UserRepository(session).update_settings(
+            user.id, changes.model_dump(exclude_none=True)
+        )
+    return SettingsAnswer(settings=SettingsOut.model_validate(changed))
