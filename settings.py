@@ -13,8 +13,18 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from cryptography.fernet import Fernet
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from integrations.mail.letters import sender_of
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 
@@ -165,7 +175,36 @@ class ApiSettings(ProcessSettings):
         )
 
 
-class WorkerSettings(ProcessSettings):
+class MailSettings(_Settings):
+    """Where e-mail is handed over; without a host none is sent."""
+
+    smtp_host: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = Field(default=None, validate_default=True)
+    smtp_from: str | None = Field(default=None, validate_default=True)
+
+    @field_validator("smtp_password")
+    @classmethod
+    def _check_password(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if (given is None) != (info.data.get("smtp_username") is None):
+            raise ValueError("SMTP_USERNAME and SMTP_PASSWORD are given both or neither")
+        if given is not None and info.data.get("smtp_tls") == "none":
+            raise ValueError("would be sent in the clear; set SMTP_TLS to starttls or tls")
+        return given
+
+    @field_validator("smtp_from")
+    @classmethod
+    def _check_sender(cls, given: str | None, info: ValidationInfo) -> str | None:
+        if given is not None:
+            sender_of(given)
+        elif info.data.get("smtp_host") is not None:
+            raise ValueError("is needed where SMTP_HOST is set")
+        return given
+
+
+class WorkerSettings(ProcessSettings, MailSettings):
     """What `worker.py` needs."""
 
     worker_max_activities: int = Field(default=50, ge=1)

@@ -100,3 +100,42 @@ def test_only_development_lifts_the_limit_of_active_tests(monkeypatch: pytest.Mo
 
     monkeypatch.setenv("ENVIRONMENT", "development")
     assert api_settings().active_test_limits is None
+
+
+MAIL = {"SMTP_HOST": "smtp.example", "SMTP_FROM": "AlphaLab <no-reply@alphalab.example>"}
+LOGIN = {"SMTP_USERNAME": "alphalab", "SMTP_PASSWORD": "hunter2"}
+
+
+def test_mail_is_off_without_a_host_and_encrypted_with_one(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, NEEDED_BY_BOTH)
+    assert worker_settings().smtp_host is None
+
+    _set(monkeypatch, MAIL | LOGIN)
+    settings = worker_settings()
+    assert (settings.smtp_port, settings.smtp_tls) == (587, "starttls")
+    assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"SMTP_HOST": "smtp.example"}, "SMTP_FROM"),
+        (MAIL | {"SMTP_FROM": "nobody"}, "SMTP_FROM"),
+        (MAIL | {"SMTP_FROM": "a@b.example, c@d.example"}, "SMTP_FROM"),
+        (MAIL | {"SMTP_USERNAME": "alphalab"}, "SMTP_PASSWORD"),
+        (MAIL | {"SMTP_PASSWORD": "hunter2"}, "SMTP_PASSWORD"),
+        (MAIL | LOGIN | {"SMTP_TLS": "none"}, "SMTP_PASSWORD"),
+        (MAIL | {"SMTP_TLS": "perhaps"}, "SMTP_TLS"),
+        (MAIL | {"SMTP_PORT": "0"}, "SMTP_PORT"),
+    ],
+)
+def test_mail_settings_that_do_not_fit_are_named(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], named: str
+):
+    _set(monkeypatch, NEEDED_BY_BOTH | given)
+
+    with pytest.raises(InvalidSettings) as caught:
+        worker_settings()
+
+    assert set(caught.value.problems) == {named}
+    assert "hunter2" not in str(caught.value)
