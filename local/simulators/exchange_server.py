@@ -38,7 +38,6 @@ ASSETS: Final = tuple(
     )
 )  # fmt: skip
 _DEFAULT_PAGE, _LONGEST_PAGE = 500, 1000
-_HANG_S = 3600.0
 _SPREAD = 0.0001
 _SIMULATED: Final = {"X-Simulated": "exchange"}
 _DAY_MS = Timeframe.DAY_1.milliseconds
@@ -106,7 +105,7 @@ class _Exchange:
             self._requests[path] += 1
             fault = self._faults.for_request(path)
             if fault is not None:
-                return await _faulty(fault)
+                return await _faulty(fault, request)
             try:
                 return _json(await answer(request.query_params))
             except _Refused as refusal:
@@ -341,10 +340,11 @@ def _text(value: float) -> str:
     return f"{value:.8f}"
 
 
-async def _faulty(fault: AnswerFault | HangFault) -> Response:
+async def _faulty(fault: AnswerFault | HangFault, request: Request) -> Response:
     if isinstance(fault, HangFault):
-        await asyncio.sleep(_HANG_S)
-        return _json({}, 504)
+        while (await request.receive())["type"] != "http.disconnect":
+            pass  # until the client gives up
+        return Response(status_code=504)
     retry_after = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
     return Response(
         fault.body if fault.body is not None else "[simulated] as told",

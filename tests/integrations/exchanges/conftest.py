@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from ccxt.async_support.base.exchange import Exchange
 
 from integrations.exchanges.exchange_market import TickerPace, open_market
 from integrations.exchanges.market import Market
@@ -27,7 +26,7 @@ def exchange(running_exchange: SimulatedExchange) -> SimulatedExchange:
 @pytest.fixture(autouse=True)
 def no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
     """ccxt waits a quarter of a second for TLS connections to end; here are none."""
-    monkeypatch.setattr(Exchange, "timeout_on_exit", 0)
+    monkeypatch.setattr("ccxt.async_support.base.exchange.Exchange.timeout_on_exit", 0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ MINUTE = Timeframe.MINUTE_1.milliseconds
 TRADED = [*range(20), *range(55, 100)]  # a gap longer than a page
 
 
-def row(minute: float, *, volume: float | None = 1.0, close: float | None = 2.0) -> list[Any]:
+def row(minute: float, *, volume: float | None = 1.0, close: float | None = 2.0) -> Row:
     return [int(minute * MINUTE), 2.0, 3.0, 1.0, close, volume]
 
 
