@@ -26,7 +26,7 @@ def exchange(running_exchange: SimulatedExchange) -> SimulatedExchange:
 @pytest.fixture(autouse=True)
 def no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
     """ccxt waits a quarter of a second for TLS connections to end; here are none."""
-    monkeypatch.setattr("ccxt.async_support.base.exchange.Exchange.timeout_on_exit", 0)
+    monkeypatch.setattr("ccxt.async_support.Exchange.timeout_on_exit", 0)
 
 
 @pytest.fixture
