@@ -23,6 +23,7 @@ from activities.decisions import DecisionActivities
 from activities.live_candles import LiveCandles, NoMarket
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
+from activities.notifications import NotificationActivities
 from activities.reconciliation import Reconciler
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
@@ -30,6 +31,7 @@ from db.engine import Database
 from db.market_frames import MarketFrames
 from events.publisher import EventPublisher
 from integrations.exchanges.exchange_market import open_market
+from integrations.mail.mailer import Mailer, MailServer
 from integrations.openrouter.client import OpenRouterClient
 from observability import configure_logging
 from settings import InvalidSettings, SettingsError, WorkerSettings, worker_settings
@@ -72,6 +74,7 @@ class Activities:
     sessions: SessionActivities
     decisions: DecisionActivities
     results: ResultActivities
+    notifications: NotificationActivities
 
 
 def build_activities(
@@ -80,6 +83,8 @@ def build_activities(
     openrouter: OpenRouterClient,
     keys: FernetKeyRing,
     live: LiveCandles | None = None,
+    *,
+    mailer: Mailer | None = None,
 ) -> Activities:
     """Wire the activities over one cache of candles and settings."""
     contexts = SessionContexts(database, MarketFrames(database))
@@ -92,6 +97,7 @@ def build_activities(
             database, contexts, publisher, openrouter, keys, exchange_time=live.now_ms
         ),
         results=ResultActivities(database, contexts, publisher),
+        notifications=NotificationActivities(database, mailer),
     )
 
 
@@ -123,6 +129,7 @@ def build_workers(
             activities.sessions.record_control,
             activities.results.finish,
             activities.results.fail,
+            activities.notifications.notify,
         ],
         max_concurrent_activities=max_activities,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(minimum=2, initial=5, maximum=20),
@@ -190,8 +197,26 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
         )
         keys = FernetKeyRing(settings.encryption_keys)
         live = await stack.enter_async_context(_live_candles(settings, database))
-        publisher = EventPublisher(redis)
-        yield client, database, build_activities(database, publisher, openrouter, keys, live)
+        activities = build_activities(
+            database, EventPublisher(redis), openrouter, keys, live, mailer=mailer_of(settings)
+        )
+        yield client, database, activities
+
+
+def mailer_of(settings: WorkerSettings) -> Mailer | None:
+    """The mailer, where the settings name a server."""
+    if settings.smtp_host is None or settings.smtp_from is None:
+        return None
+    return Mailer(
+        MailServer(
+            host=settings.smtp_host,
+            port=settings.smtp_port,
+            sender=settings.smtp_from,
+            security=settings.smtp_tls,
+            username=settings.smtp_username,
+            password=_secret(settings.smtp_password),
+        )
+    )
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from temporalio.service import RPCError
 from activities.decisions import DecisionActivities
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
+from activities.notifications import NotificationActivities
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
 from db.engine import Database
@@ -200,6 +201,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         SessionActivities,
         DecisionActivities,
         ResultActivities,
+        NotificationActivities,
     )
     defined = {
         name
