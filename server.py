@@ -19,6 +19,7 @@ from api.backtests import Backtests
 from api.config import ApiConfig
 from api.controls import Controls
 from api.dependencies import Services
+from api.forward_tests import ForwardTests
 from api.late_connection import connecting_late
 from api.realtime.backlog import Backlog
 from api.realtime.relay import Relay
@@ -52,6 +53,7 @@ def api_config(settings: ApiSettings) -> ApiConfig:
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         max_active_tests=settings.active_test_limits,
+        has_live_market=settings.market_data_source is not None,
     )
 
 
@@ -94,6 +96,7 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             relay=Relay(Backlog(database, SessionSubscriber(redis, subscriptions), frames)),
             controls=Controls(database, temporal),
             backtests=Backtests(config=config, database=database, frames=frames, temporal=temporal),
+            forward_tests=ForwardTests(config=config, database=database, temporal=temporal),
         )
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
 from api.config import ApiConfig
 from api.data_sets import (
     FIXED_PRESETS,
@@ -17,9 +15,17 @@ from api.data_sets import (
     newest_range,
     no_candles,
 )
-from api.errors import Conflict, Invalid, NotFound, Unavailable
+from api.errors import Conflict, Invalid, NotFound
 from api.idempotency import check_same, claim_of
 from api.schemas.arena import StartBacktest, instant_of
+from api.session_starts import (
+    check_room,
+    interval_of,
+    living,
+    rules_of,
+    start_workflow,
+    stored_rules,
+)
 from db.engine import Database
 from db.identifiers import new_id
 from db.market_frames import FrameKey, MarketFrame, MarketFrames, stored_formulas
@@ -35,16 +41,13 @@ from db.repositories.sessions import SessionRepository
 from db.repositories.users import UserRepository
 from trading.candles import Timeframe
 from trading.indicators import plan_indicators
-from trading.rules import FillTiming, Intrabar, Mode, Rules
-from workflows.runtime import BacktestStart, Temporal, TemporalUnreachable, backtest_id
+from workflows.runtime import Temporal, workflow_id
 
 # The largest window that one session steps through.
 MAX_CANDLES = 500_000
-_BASIS_POINTS = 10_000
 _PERCENT = 100
 
 _WHERE = ("body", "start_date")
-_RULES = TypeAdapter(Rules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +105,14 @@ class Backtests:
             if claim is not None and await keys.claim(claim) is not None:
                 return None
             sessions = SessionRepository(session)
-            self._check_room(user, await sessions.count_active(user.id))
+            check_room(self._config, user, await sessions.count_active(user.id))
             # It may have been archived or deleted while the candles were read.
-            _living(await AgentRepository(session).lock(wanted.agent_id))
+            living(await AgentRepository(session).lock(wanted.agent_id))
             stored = await sessions.add(prepared.session)
             if claim is not None:
                 started = {"session_id": str(stored.id)}
                 await keys.answer(user.id, claim.key, status_code=201, response=started)
-        await self._start_workflow(stored)
+        await start_workflow(self._temporal, stored)
         return stored, prepared.frame
 
     async def _earlier(self, claim: IdempotencyClaim) -> tuple[SessionRecord, MarketFrame] | None:
@@ -160,7 +163,7 @@ class Backtests:
             candidates = await DataSetRepository(session).candidates(
                 wanted.asset, timeframe, source=wanted.data_source
             )
-        agent = _living(agent)
+        agent = living(agent)
         if agent.api_key_id is None:
             raise Conflict("Give the agent an API key before it is tested.", code="NO_API_KEY")
         range_ = _range(wanted, candidates, timeframe)
@@ -168,38 +171,6 @@ class Backtests:
         if data_set is None:
             raise no_candles(_WHERE)
         return Basis(agent=agent, settings=settings, data_set=data_set, range=range_)
-
-    def _check_room(self, user: UserRecord, active: int) -> None:
-        allowed = self._config.active_tests_allowed(user.plan)
-        if allowed is not None and active >= allowed:
-            raise Conflict(
-                f"Your plan allows {allowed} tests at once. Stop one or wait for it to end.",
-                code="TOO_MANY_ACTIVE_TESTS",
-            )
-
-    async def _start_workflow(self, session: SessionRecord) -> None:
-        try:
-            await self._temporal.start_backtest(
-                BacktestStart(
-                    session_id=session.id,
-                    user_id=session.user_id,
-                    agent_name=session.agent_name,
-                    asset=session.asset,
-                    timeframe=session.timeframe,
-                    mode=session.mode,
-                )
-            )
-        except TemporalUnreachable:
-            raise Unavailable(
-                f"The test {session.id} was stored, but the engine that runs tests does not "
-                "answer. It starts by itself as soon as the engine is back."
-            ) from None
-
-
-def _living(agent: AgentRecord | None) -> AgentRecord:
-    if agent is None or agent.is_archived:
-        raise NotFound("agent")
-    return agent
 
 
 def _range(
@@ -245,17 +216,17 @@ def _new_session(
     """The row as far as request, agent and settings decide it."""
     agent, settings = basis.agent, basis.settings
     session_id = new_id()
-    rules = _rules(wanted, agent, settings, timeframe)
+    rules = rules_of(wanted, agent, settings, timeframe)
     return NewSession(
         id=session_id,
         user_id=user_id,
         agent_id=agent.id,
         agent_version_id=agent.agent_version_id,
         agent_name=agent.name,
-        workflow_id=backtest_id(session_id),
+        workflow_id=workflow_id(session_id),
         data_set_id=basis.data_set.id,
         data_source=basis.data_set.source,
-        rules=_RULES.dump_python(rules, mode="json"),
+        rules=stored_rules(rules),
         type="backtest",
         status="initializing",
         mode=agent.mode,
@@ -269,7 +240,7 @@ def _new_session(
         end_date=basis.range.end,
         playback_speed=wanted.playback_speed or settings.default_playback_speed,
         decision_mode=wanted.decision_mode,
-        decision_interval_candles=_interval(wanted),
+        decision_interval_candles=interval_of(wanted),
         indicator_readiness_threshold=wanted.indicator_readiness_threshold,
         fee_bps=wanted.fee_bps,
         slippage_bps=wanted.slippage_bps,
@@ -278,41 +249,6 @@ def _new_session(
         blind=wanted.blind,
         max_cost_usd=wanted.max_cost_usd,
     )
-
-
-def _rules(
-    wanted: StartBacktest, agent: AgentRecord, settings: UserSettingsRecord, timeframe: Timeframe
-) -> Rules:
-    """Every number the simulation reads; later changes of the settings change nothing."""
-    return Rules(
-        starting_capital=wanted.starting_capital,
-        timeframe_ms=timeframe.milliseconds,
-        mode=Mode(agent.mode),
-        fee_rate=wanted.fee_bps / _BASIS_POINTS,
-        slippage_rate=wanted.slippage_bps / _BASIS_POINTS,
-        fill_timing=FillTiming(wanted.fill_timing),
-        intrabar=Intrabar(wanted.intrabar),
-        safety_mode=_chosen(wanted.safety_mode, settings.safety_mode_default),
-        allow_leverage=_chosen(wanted.allow_leverage, settings.allow_leverage_default),
-        max_leverage=float(settings.max_leverage),
-        max_position_size=settings.max_position_size_pct / _PERCENT,
-        max_loss_per_trade=settings.max_loss_per_trade_pct / _PERCENT,
-        max_daily_loss=_limit(settings.max_daily_loss_pct),
-        max_total_drawdown=_limit(settings.max_total_drawdown_pct),
-    )
-
-
-def _interval(wanted: StartBacktest) -> int:
-    return 1 if wanted.decision_mode == "every_candle" else wanted.decision_interval_candles
-
-
-def _chosen(given: bool | None, otherwise: bool) -> bool:
-    return otherwise if given is None else given
-
-
-def _limit(percent: float) -> float | None:
-    """A limit of zero switches the guard off: otherwise it would end every test at once."""
-    return percent / _PERCENT or None
 
 
 def _last_close(frame: MarketFrame, timeframe: Timeframe) -> datetime:

@@ -21,6 +21,7 @@ class ApiConfig:
     cors_origins: tuple[str, ...] = ("http://localhost:3000",)
     max_active_tests: Mapping[str, int] | None = field(default_factory=lambda: PLAN_LIMITS)
     socket_stall_limit_s: float = 30.0
+    has_live_market: bool = False
 
     @property
     def websocket_url(self) -> str:

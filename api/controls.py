@@ -11,7 +11,7 @@ from db.engine import Database
 from db.models.sessions import UNFINISHED, SessionStatus
 from db.repositories.sessions import SessionRepository
 from workflows.policies import Speed
-from workflows.runtime import Temporal, TemporalUnreachable, WorkflowFinished
+from workflows.runtime import SessionType, Temporal, TemporalUnreachable, WorkflowFinished
 
 # How long a request waits for the result that a stop leads to.
 STOP_PATIENCE = timedelta(seconds=10)
@@ -25,54 +25,73 @@ class Stopped:
     status: Literal["completed", "running", "failed"]
     result_id: UUID | None
     final_pnl_pct: float | None
+    position_closed: bool = False
 
 
 class Controls:
-    """Sends a user's wishes to the workflow of one of the user's sessions."""
+    """Sends a user's wishes to the workflow of one of the user's sessions.
+
+    With a `type`, a session of the other one is not found.
+    """
 
     def __init__(self, database: Database, temporal: Temporal) -> None:
         self._database = database
         self._temporal = temporal
 
-    async def pause(self, user_id: UUID, session_id: UUID) -> datetime:
+    async def pause(
+        self, user_id: UUID, session_id: UUID, type: SessionType | None = None
+    ) -> datetime:
         """Pause; return since when."""
-        session = await self._unfinished(user_id, session_id)
-        await _accepted(self._temporal.signal_pause(session_id, _signal_id()))
+        session = await self._unfinished(user_id, session_id, type)
+        await _accepted(self._temporal.signal_pause(session_id, _signal_id(), session.type))
         return session.paused_at or datetime.now(tz=UTC)
 
-    async def resume(self, user_id: UUID, session_id: UUID) -> None:
-        await self._unfinished(user_id, session_id)
-        await _accepted(self._temporal.signal_resume(session_id, _signal_id()))
+    async def resume(
+        self, user_id: UUID, session_id: UUID, type: SessionType | None = None
+    ) -> None:
+        session = await self._unfinished(user_id, session_id, type)
+        await _accepted(self._temporal.signal_resume(session_id, _signal_id(), session.type))
 
     async def set_speed(self, user_id: UUID, session_id: UUID, speed: Speed) -> None:
-        await self._unfinished(user_id, session_id)
+        session = await self._unfinished(user_id, session_id)
+        if session.type != "backtest":
+            raise Conflict("The market sets the pace of a forward test.", code="NO_SPEED")
         await _accepted(self._temporal.signal_speed(session_id, _signal_id(), speed=speed))
 
-    async def stop(self, user_id: UUID, session_id: UUID, *, close_position: bool) -> Stopped:
+    async def stop(
+        self,
+        user_id: UUID,
+        session_id: UUID,
+        *,
+        close_position: bool,
+        type: SessionType | None = None,
+    ) -> Stopped:
         """Stop, and wait a while for the result; a second stop finds what the first one did."""
-        session = await self._find(user_id, session_id)
+        session = await self._find(user_id, session_id, type)
         if session.status not in UNFINISHED:
             return _stopped_before(session)
         try:
-            await self._temporal.signal_stop(
-                session_id, _signal_id(), close_position=close_position
-            )
-            await self._temporal.wait_result(session_id, STOP_PATIENCE)
+            await self._temporal.signal_stop(session_id, _signal_id(), close_position, session.type)
+            await self._temporal.wait_result(session_id, STOP_PATIENCE, session.type)
         except WorkflowFinished:
             return _stopped_before(await self._find(user_id, session_id))
         except TemporalUnreachable:
             raise temporal_unreachable() from None
         return _stopped(await self._find(user_id, session_id))
 
-    async def _find(self, user_id: UUID, session_id: UUID) -> SessionStatus:
+    async def _find(
+        self, user_id: UUID, session_id: UUID, type: SessionType | None = None
+    ) -> SessionStatus:
         async with self._database.for_user(user_id) as session:
-            found = await SessionRepository(session).status(session_id)
+            found = await SessionRepository(session).status(session_id, type=type)
         if found is None:
             raise NotFound("session")
         return found
 
-    async def _unfinished(self, user_id: UUID, session_id: UUID) -> SessionStatus:
-        session = await self._find(user_id, session_id)
+    async def _unfinished(
+        self, user_id: UUID, session_id: UUID, type: SessionType | None = None
+    ) -> SessionStatus:
+        session = await self._find(user_id, session_id, type)
         if session.status not in UNFINISHED:
             raise _finished()
         return session
@@ -97,6 +116,7 @@ def _stopped(session: SessionStatus) -> Stopped:
         status="completed" if has_result else without_result,
         result_id=session.result_id,
         final_pnl_pct=session.current_pnl_pct if has_result else None,
+        position_closed=has_result and session.open_position is None,
     )
 
 

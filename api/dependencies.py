@@ -18,6 +18,7 @@ from api.backtests import Backtests
 from api.config import ApiConfig
 from api.controls import Controls
 from api.errors import Forbidden, Unauthorized
+from api.forward_tests import ForwardTests
 from api.realtime.relay import Relay
 from db.engine import Database
 from db.market_frames import MarketFrames
@@ -46,6 +47,7 @@ class Services:
     relay: Relay
     controls: Controls
     backtests: Backtests
+    forward_tests: ForwardTests
     # Front ends poll by component: who is asking is looked up once in a few seconds.
     known_users: MutableMapping[str, UserRecord] = field(
         default_factory=lambda: TTLCache(KNOWN_USERS, KNOWN_USER_S)

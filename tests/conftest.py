@@ -13,6 +13,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from db.engine import Database
+from local.processes import ServerNotStarted
 from local.servers import PostgresServer, RedisServer, TemporalServer
 from migrations.namespace import upgrade_namespace
 from migrations.run import upgrade
@@ -89,9 +90,26 @@ def redis_url(servers_dir: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def temporal_address(servers_dir: Path) -> AsyncIterator[str]:
-    with TemporalServer(servers_dir / "temporal") as server:
+    server = started_temporal(servers_dir)
+    try:
         await upgrade_namespace(server.address, TEMPORAL_NAMESPACE)
         yield server.address
+    finally:
+        server.stop()
+
+
+def started_temporal(servers_dir: Path, attempts: int = 3) -> TemporalServer:
+    """Its ports are free when they are chosen; tests that run beside it may be quicker."""
+    for attempt in range(attempts):
+        server = TemporalServer(servers_dir / f"temporal-{attempt}")
+        try:
+            server.start()
+        except ServerNotStarted:
+            if attempt == attempts - 1:
+                raise
+        else:
+            return server
+    raise AssertionError("unreachable")
 
 
 @pytest.fixture(scope="session")

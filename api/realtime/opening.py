@@ -38,6 +38,8 @@ class Opening:
         """Send everything up to `replay_complete`; `session` is as read after subscribing."""
         self._watcher.begin_within(self._session.last_seq)
         await self._watcher.send(encode_frame(session_initialized(self._session)))
+        if self._session.type == "forward":
+            await self._watcher.send(encode_frame(session_started(self._session)))
         await self._send_missed()
         await self._repeat_standing()
         await self._watcher.send(own_message("replay_complete", {"last_seq": self._watcher.sent}))
@@ -113,9 +115,11 @@ def coalesced(session: SessionRecord) -> Callable[[Event], bool]:
 
     def is_shown(event: Event) -> bool:
         match event.event:
-            case "candle":
+            case "candle" | "candle_closed":
                 left = session.cursor - 1 - int(event.data["candle_index"])
                 return left % max(stride, 1) == 0 or cadence.is_due(event.data["candle_index"])
+            case "position_opened" | "position_closed" if session.type == "forward":
+                return False  # its front end has them from REST, and would show old ones twice
             case "position_opened":
                 return bool(event.data["entry_time"] == opened_at)
             case name:
@@ -143,6 +147,16 @@ def session_initialized(session: SessionRecord) -> Event:
             "config": _config(session),
         },
         timestamp=iso_timestamp(session.created_at),
+    )
+
+
+def session_started(session: SessionRecord) -> Event:
+    """What a forward test says right after its greeting."""
+    return Event(
+        seq=None,
+        event="session_started",
+        data={"session_id": str(session.id), "started_at": _iso(session.started_at)},
+        timestamp=iso_timestamp(session.started_at or session.created_at),
     )
 
 

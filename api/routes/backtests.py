@@ -75,13 +75,13 @@ async def get_backtest(
 @router.post("/{session_id}/pause", responses=documented(404, 409, 422))
 async def pause(services: InjectedServices, user: CurrentUser, session_id: UUID) -> PausedAnswer:
     """Pause within one candle; pausing a paused test changes nothing."""
-    since = await services.controls.pause(user.id, session_id)
+    since = await services.controls.pause(user.id, session_id, "backtest")
     return PausedAnswer(session_id=session_id, paused_at=since)
 
 
 @router.post("/{session_id}/resume", responses=documented(404, 409, 422))
 async def resume(services: InjectedServices, user: CurrentUser, session_id: UUID) -> ResumedAnswer:
-    await services.controls.resume(user.id, session_id)
+    await services.controls.resume(user.id, session_id, "backtest")
     return ResumedAnswer(session_id=session_id)
 
 
@@ -106,7 +106,10 @@ async def stop(
 ) -> StoppedAnswer:
     """Stop and wait ten seconds for the result; 202 when it takes longer."""
     stopped = await services.controls.stop(
-        user.id, session_id, close_position=wanted is None or wanted.close_position
+        user.id,
+        session_id,
+        close_position=wanted is None or wanted.close_position,
+        type="backtest",
     )
     if stopped.status == "running":
         response.status_code = _ACCEPTED

@@ -5,14 +5,15 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from typing_extensions import override
 
 from api.schemas.base import Finite, RequestBody, Shape, Text
 from api.wire import progress_pct
 from db.models.sessions import SessionStatus
 from events.durations import display_duration
 from trading.candles import Timeframe, parse_asset
-from workflows.backtest import Progress
 from workflows.policies import Speed
+from workflows.session_run import Progress
 
 DatePreset = Literal["7d", "30d", "90d", "bull", "crash", "custom"]
 PublicStatus = Literal["initializing", "running", "paused", "completed", "failed"]
@@ -87,6 +88,12 @@ class StartBacktest(StartTest):
         return self
 
 
+class StartForward(StartTest):
+    email_notifications: bool = False
+    auto_stop_on_loss: bool = False
+    auto_stop_loss_pct: Annotated[Finite, _or_absent(10.0), Field(gt=0, le=100)] = 10.0
+
+
 class PreviewCandle(Shape):
     timestamp: datetime
     open: float
@@ -126,6 +133,37 @@ class StartedSession(Shape):
     workflow_id: str
     preview_candles: list[PreviewCandle]
     estimated_cost_usd: float | None = None
+
+
+class StartedForward(Shape):
+    id: UUID
+    status: Literal["running"] = "running"
+    agent_id: UUID
+    agent_name: str
+    asset: str
+    timeframe: str
+    mode: str
+    starting_capital: float
+    safety_mode: bool
+    allow_leverage: bool
+    decision_mode: str
+    decision_interval_candles: int
+    fee_bps: float
+    slippage_bps: float
+    fill_timing: str
+    intrabar: str
+    blind: bool
+    max_cost_usd: float | None
+    email_notifications: bool
+    auto_stop_on_loss: bool
+    auto_stop_loss_pct: float | None
+    websocket_url: str = Field(examples=["ws://127.0.0.1:5000/ws/forward/0197…"])
+    workflow_id: str
+
+
+class ForwardStartAnswer(Shape):
+    session: StartedForward
+    message: str
 
 
 class StartAnswer(Shape):
@@ -212,6 +250,30 @@ class SessionAnswer(Shape):
     session: SessionOut
 
 
+class ForwardOut(SessionOut):
+    """A forward test as it stands; its candles have no end, and so no total."""
+
+    next_candle_at: datetime | None
+    next_candle_eta: float | None = Field(description="Seconds.")
+    missed_candles: int
+    paused_candles: int
+    late_decisions: int
+    uptime_pct: float = Field(description="The share of candles that were met as they closed.")
+
+    @classmethod
+    @override
+    def of(cls, session: SessionStatus, progress: Progress | None) -> Self:
+        base = SessionOut.of(session, progress).model_dump()
+        counts = session.model_dump(include={"missed_candles", "paused_candles", "late_decisions"})
+        return cls.model_validate(
+            base | counts | _ahead(progress) | {"uptime_pct": _uptime(session)}
+        )
+
+
+class ForwardAnswer(Shape):
+    session: ForwardOut
+
+
 class ActiveSession(Shape):
     id: UUID
     agent_id: UUID | None
@@ -275,6 +337,23 @@ class StoppedAnswer(Shape):
     status: Literal["completed", "running", "failed"]
     result_id: UUID | None
     final_pnl: float | None
+
+
+class ForwardStoppedAnswer(StoppedAnswer):
+    position_closed: bool
+
+
+def _ahead(progress: Progress | None) -> dict[str, Any]:
+    if progress is None or progress.next_candle_at is None:
+        return {"next_candle_at": None, "next_candle_eta": None}
+    at = datetime.fromtimestamp(progress.next_candle_at, tz=UTC)
+    eta = max(0.0, (at - datetime.now(tz=UTC)).total_seconds())
+    return {"next_candle_at": at, "next_candle_eta": eta}
+
+
+def _uptime(session: SessionStatus) -> float:
+    met = session.cursor - session.missed_candles
+    return met / session.cursor * 100 if session.cursor else 100.0
 
 
 def public_status(session: SessionStatus, live: Progress | None) -> str:

@@ -79,15 +79,20 @@ class Address:
     port: int
     server: uvicorn.Server
 
-    def url(self, session_id: UUID | str, query: str = "") -> str:
-        return f"ws://127.0.0.1:{self.port}/ws/backtest/{session_id}?{query}"
+    def url(self, session_id: UUID | str, query: str = "", type: str = "backtest") -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/{type}/{session_id}?{query}"
 
     @asynccontextmanager
     async def watch(
-        self, session_id: UUID | str, token: str, *, last_seq: int | None = None
+        self,
+        session_id: UUID | str,
+        token: str,
+        *,
+        last_seq: int | None = None,
+        type: str = "backtest",
     ) -> AsyncIterator["Client"]:
         query = f"token={token}" + ("" if last_seq is None else f"&last_seq={last_seq}")
-        async with connect(self.url(session_id, query), compression=None) as connection:
+        async with connect(self.url(session_id, query, type), compression=None) as connection:
             yield Client(connection)
 
     @asynccontextmanager

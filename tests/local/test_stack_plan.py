@@ -10,6 +10,7 @@ from local.stack import Ports, StackPlan
 from settings import OPENROUTER_URL, ApiSettings, WorkerSettings, load
 
 EXTERNAL = {
+    "MARKET_DATA_SOURCE": "ccxt:binance",
     "DATABASE_URL": "postgresql://db/alphalab",
     "REDIS_URL": "redis://cache",
     "TEMPORAL_ADDRESS": "temporal:7233",

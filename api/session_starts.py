@@ -1,0 +1,105 @@
+"""What starts of backtests and of forward tests share."""
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from api.config import ApiConfig
+from api.errors import Conflict, NotFound, Unavailable
+from api.schemas.arena import StartTest
+from db.models.agents import AgentRecord
+from db.models.sessions import SessionRecord
+from db.models.users import UserRecord, UserSettingsRecord
+from trading.candles import Timeframe
+from trading.rules import FillTiming, Intrabar, Mode, Rules
+from workflows.runtime import SessionStart, Temporal, TemporalUnreachable
+
+_BASIS_POINTS = 10_000
+_PERCENT = 100
+
+_RULES = TypeAdapter(Rules)
+
+
+def check_room(config: ApiConfig, user: UserRecord, active: int) -> None:
+    """Raise a Conflict where the user's plan allows no more tests at once."""
+    allowed = config.active_tests_allowed(user.plan)
+    if allowed is not None and active >= allowed:
+        raise Conflict(
+            f"Your plan allows {allowed} tests at once. Stop one or wait for it to end.",
+            code="TOO_MANY_ACTIVE_TESTS",
+        )
+
+
+async def start_workflow(temporal: Temporal, session: SessionRecord) -> None:
+    """Start the workflow of a stored session, which otherwise starts by itself later."""
+    try:
+        await temporal.start(
+            SessionStart(
+                session_id=session.id,
+                user_id=session.user_id,
+                agent_name=session.agent_name,
+                asset=session.asset,
+                timeframe=session.timeframe,
+                mode=session.mode,
+                type=session.type,
+            )
+        )
+    except TemporalUnreachable:
+        raise Unavailable(
+            f"The test {session.id} was stored, but the engine that runs tests does not "
+            "answer. It starts by itself as soon as the engine is back."
+        ) from None
+
+
+def living(agent: AgentRecord | None) -> AgentRecord:
+    """The agent, unless it is gone or archived."""
+    if agent is None or agent.is_archived:
+        raise NotFound("agent")
+    return agent
+
+
+def rules_of(
+    wanted: StartTest,
+    agent: AgentRecord,
+    settings: UserSettingsRecord,
+    timeframe: Timeframe,
+    *,
+    auto_stop_loss: float | None = None,
+) -> Rules:
+    """Every number the simulation reads; later changes of the settings change nothing."""
+    return Rules(
+        starting_capital=wanted.starting_capital,
+        timeframe_ms=timeframe.milliseconds,
+        mode=Mode(agent.mode),
+        fee_rate=wanted.fee_bps / _BASIS_POINTS,
+        slippage_rate=wanted.slippage_bps / _BASIS_POINTS,
+        fill_timing=FillTiming(wanted.fill_timing),
+        intrabar=Intrabar(wanted.intrabar),
+        safety_mode=_chosen(wanted.safety_mode, settings.safety_mode_default),
+        allow_leverage=_chosen(wanted.allow_leverage, settings.allow_leverage_default),
+        max_leverage=float(settings.max_leverage),
+        max_position_size=settings.max_position_size_pct / _PERCENT,
+        max_loss_per_trade=settings.max_loss_per_trade_pct / _PERCENT,
+        max_daily_loss=_limit(settings.max_daily_loss_pct),
+        max_total_drawdown=_limit(settings.max_total_drawdown_pct),
+        auto_stop_loss=auto_stop_loss,
+    )
+
+
+def interval_of(wanted: StartTest) -> int:
+    return 1 if wanted.decision_mode == "every_candle" else wanted.decision_interval_candles
+
+
+def _chosen(given: bool | None, otherwise: bool) -> bool:
+    return otherwise if given is None else given
+
+
+def _limit(percent: float) -> float | None:
+    """A limit of zero switches the guard off: otherwise it would end every test at once."""
+    return percent / _PERCENT or None
+
+
+def stored_rules(rules: Rules) -> dict[str, Any]:
+    """The rules as a session's row keeps them."""
+    stored: dict[str, Any] = _RULES.dump_python(rules, mode="json")
+    return stored

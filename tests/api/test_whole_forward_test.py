@@ -1,0 +1,181 @@
+"""A forward test as its user lives it: earned by a backtest, started, watched, stopped."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from temporalio.client import Client as TemporalClient
+
+from activities.live_candles import LiveCandles
+from events.publisher import EventPublisher
+from integrations.exchanges.exchange_market import open_market
+from integrations.openrouter.client import OpenRouterClient
+from local.issuer import Issuer
+from local.simulators import exchange_server
+from local.simulators.exchange_clock import ExchangeClock
+from settings import ApiSettings
+from tests.api.sockets import Address, serving
+from tests.api.world import Person, World, created, error_of, opened_world, upload
+from tests.loopback import serve_app
+from trading.candles import CandleSeries, Timeframe
+from worker import FernetKeyRing, build_activities, build_workers
+
+HOUR = Timeframe.HOUR_1.milliseconds
+LIVE = {"asset": "btc-usdt", "timeframe": "1h", "starting_capital": 10_000}
+
+
+@pytest.fixture(scope="module")
+def exchange_url() -> Iterator[str]:
+    """An exchange at which an hour takes 0.4 s."""
+    clock = ExchangeClock(speed=HOUR / 400)
+    clock.set(now_ms=1_700_000_000_000)
+    with serve_app(exchange_server.create_app(clock)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def staffed(
+    settings: ApiSettings,
+    issuer: Issuer,
+    simulators_url: str,
+    exchange_url: str,
+    temporal_client: TemporalClient,
+) -> AsyncIterator[World]:
+    """A world with a worker that follows an exchange."""
+    queue, source = f"live-{uuid4().hex}", f"exchange:{uuid4().hex[:8]}"
+    own = settings.model_copy(
+        update={"temporal_task_queue": queue, "market_data_source": "simulated"}
+    )
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(opened_world(own, issuer, simulators_url))
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        market = open_market("simulated", base_url=exchange_url)
+        stack.push_async_callback(market.close)
+        database = world.services.database
+        activities = build_activities(
+            database,
+            EventPublisher(world.services.redis),
+            OpenRouterClient(http, own.openrouter_base_url),
+            FernetKeyRing(own.encryption_keys),
+            LiveCandles(database, market, source),
+        )
+        for worker in build_workers(temporal_client, queue, activities, grace=timedelta(seconds=1)):
+            await stack.enter_async_context(worker)
+        yield world
+
+
+@pytest.fixture(scope="module")
+async def address(staffed: World) -> AsyncIterator[Address]:
+    async with serving(staffed) as address:
+        yield address
+
+
+@pytest.fixture
+async def ada(staffed: World) -> AsyncIterator[Person]:
+    async with staffed.person() as person:
+        yield person
+
+
+def rising() -> CandleSeries:
+    """Ten days without a single loss."""
+    close: NDArray[np.float64] = np.cumprod(np.full(240, 1.001)) * 30_000
+    open_: NDArray[np.float64] = close / 1.001
+    first = 1_704_067_200_000
+    return CandleSeries(
+        open_time=first + HOUR * np.arange(240),
+        open=open_,
+        high=close,
+        low=open_,
+        close=close,
+        volume=np.full(240, 10.0),
+    )
+
+
+async def proven_agent(ada: Person, address: Address) -> dict[str, Any]:
+    """An agent with a profitable backtest."""
+    await ada.add_key()
+    await upload(ada, rising())
+    agent = await ada.add_agent(model="simulated/always-long")
+    session = created(await ada.start(agent["id"]))["session"]
+    async with address.watch(session["id"], ada.token) as watching:
+        await watching.until_closed(seconds=60)
+    return agent
+
+
+async def test_a_forward_test_needs_a_profitable_backtest(ada: Person):
+    await ada.add_key()
+    agent = await ada.add_agent()
+    answer = await ada.post("/api/arena/forward/start", LIVE | {"agent_id": agent["id"]})
+    error_of(answer, 409, "NO_PROFITABLE_BACKTEST")
+
+
+async def test_a_forward_test_from_start_to_result(ada: Person, address: Address):
+    agent = await proven_agent(ada, address)
+    body = LIVE | {"agent_id": agent["id"], "auto_stop_on_loss": True, "auto_stop_loss_pct": 50}
+    session = created(await ada.post("/api/arena/forward/start", body))["session"]
+    path = f"/api/arena/forward/{session['id']}"
+    assert session["status"] == "running"
+    assert session["websocket_url"].endswith(f"/ws/forward/{session['id']}")
+    listed = (await ada.get("/api/arena/forward/active")).json()["sessions"]
+    assert [each["id"] for each in listed] == [session["id"]]
+
+    async with address.watch(session["id"], ada.token, last_seq=0, type="forward") as watching:
+        for _ in range(3):
+            await watching.until("ai_decision", seconds=60)
+        shown = (await ada.get(path)).json()["session"]
+        assert (shown["type"], shown["status"]) == ("forward", "running")
+        assert shown["missed_candles"] == 0
+        assert shown["uptime_pct"] == 100
+        assert shown["next_candle_eta"] is not None
+        stopped = (await ada.post(f"{path}/stop", {"close_position": True})).json()
+        assert await watching.until_closed(seconds=30) == 1000
+
+    assert (stopped["status"], stopped["position_closed"]) == ("completed", True)
+    names = watching.names()
+    assert names[:2] == ["session_initialized", "session_started"]
+    assert names[-2:] == ["session_stopped", "session_completed"]
+    assert [frame["data"]["index"] for frame in watching.of("candle_closed")] == list(
+        range(len(watching.of("candle")))
+    )
+    seqs = watching.seqs()
+    assert seqs == list(range(1, len(seqs) + 1))
+    result = (await ada.get(f"/api/results/{stopped['result_id']}")).json()["result"]
+    assert (result["type"], result["missed_candles"]) == ("forward", 0)
+    assert (await ada.post(f"{path}/stop")).json() == stopped
+    error_of(await ada.post(f"{path}/pause"), 409, "SESSION_FINISHED")
+
+
+async def test_another_users_forward_test_and_a_backtest_under_this_path_are_not_found(
+    staffed: World, ada: Person, address: Address
+):
+    agent = await proven_agent(ada, address)
+    started = created(await ada.post("/api/arena/forward/start", LIVE | {"agent_id": agent["id"]}))[
+        "session"
+    ]
+    path = f"/api/arena/forward/{started['id']}"
+    async with staffed.person() as bob:
+        error_of(await bob.get(path), 404, "SESSION_NOT_FOUND")
+        error_of(await bob.post(f"{path}/stop"), 404, "SESSION_NOT_FOUND")
+    for action in ("pause", "resume", "stop"):
+        wrong = f"/api/arena/backtest/{started['id']}/{action}"
+        error_of(await ada.post(wrong), 404, "SESSION_NOT_FOUND")
+    await ada.post(f"{path}/stop")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"fill_timing": "close"}, {"auto_stop_on_loss": True, "auto_stop_loss_pct": 0}],
+    ids=["fill_timing", "auto_stop_loss_pct"],
+)
+async def test_a_start_that_cannot_be_meant_is_refused(
+    ada: Person, address: Address, wrong: dict[str, Any]
+):
+    agent = await proven_agent(ada, address)
+    answer = await ada.post("/api/arena/forward/start", LIVE | {"agent_id": agent["id"]} | wrong)
+    error_of(answer, 422, "VALIDATION_ERROR")
