@@ -32,7 +32,7 @@ async def ask(market: Market) -> None:
 
 @pytest.fixture
 async def impatient(exchange: SimulatedExchange) -> AsyncIterator[ExchangeMarket]:
-    connection = Connection("binance", source="simulated", base_url=exchange.url, timeout_ms=200)
+    connection = Connection("binance", source="simulated", base_url=exchange.url, timeout_ms=1000)
     market = ExchangeMarket(connection, SimulatedClock(connection, exchange.url))
     yield market
     await market.close()
