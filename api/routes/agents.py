@@ -1,9 +1,10 @@
 """The users' agents and their versions."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import CurrentUser, InjectedServices, Services
 from api.errors import Conflict, Invalid, NotFound
@@ -25,15 +26,19 @@ from api.schemas.agents import (
 from api.schemas.errors import documented
 from db.errors import AgentBusy, ApiKeyUnknown, NameTaken
 from db.models.agents import AgentRecord
+from db.models.inbox import NewActivity
 from db.repositories.agents import (
     AgentChanges,
     AgentContent,
     AgentRepository,
 )
 from db.repositories.api_keys import ApiKeyRepository
+from db.repositories.inbox import InboxRepository
 from integrations.errors import IntegrationError
 
 router = APIRouter(prefix="/api/agents", tags=["agents"], responses=documented(401, 403, 503))
+
+AgentActivity = Literal["agent_created", "agent_updated", "agent_deleted"]
 
 _CONTENT = ("mode", "model", "indicators", "custom_indicators", "strategy_prompt")
 _COLUMNS = ("name", "api_key_id")
@@ -68,6 +73,7 @@ async def create_agent(services: InjectedServices, user: CurrentUser, new: NewAg
                 api_key_id=new.api_key_id or await _default_key(ApiKeyRepository(session)),
                 content=content,
             )
+            await _record(session, agent, "agent_created", "created")
     except NameTaken:
         raise _name_taken(new.name) from None
     except ApiKeyUnknown:
@@ -96,6 +102,7 @@ async def update_agent(
             before = _existing(await agents.get(agent_id))
             _check_indicators(update, before)
             agent = _existing(await agents.update(agent_id, _changes(update)))
+            await _record(session, agent, "agent_updated", "changed")
     except NameTaken:
         raise _name_taken(update.name or "") from None
     except ApiKeyUnknown:
@@ -114,7 +121,11 @@ async def remove_agent(
     try:
         async with services.database.for_user(user.id) as session:
             agents = AgentRepository(session)
-            _existing(await (agents.archive if archive else agents.delete)(agent_id))
+            agent = _existing(await (agents.archive if archive else agents.delete)(agent_id))
+            if archive:
+                await _record(session, agent, "agent_updated", "archived")
+            else:
+                await _record(session, agent, "agent_deleted", "deleted")
     except AgentBusy:
         raise Conflict(
             "A test of this agent is still running. Stop it first.", code="AGENT_BUSY"
@@ -130,6 +141,7 @@ async def duplicate_agent(
         async with services.database.for_user(user.id) as session:
             agents = AgentRepository(session)
             agent = _existing(await agents.duplicate(agent_id, wanted.new_name))
+            await _record(session, agent, "agent_created", "created as a copy")
     except NameTaken:
         raise _name_taken(wanted.new_name) from None
     return AgentAnswer(agent=AgentOut.of(agent), message="Agent duplicated")
@@ -142,6 +154,7 @@ async def restore_agent(
     try:
         async with services.database.for_user(user.id) as session:
             agent = _existing(await AgentRepository(session).restore(agent_id))
+            await _record(session, agent, "agent_updated", "restored")
     except NameTaken:
         raise Conflict(
             "Another agent has this name by now. Rename that one first.", code="NAME_TAKEN"
@@ -164,6 +177,21 @@ async def list_versions(
             AgentVersionOut.of(version, before)
             for version, before in zip(versions, earlier, strict=True)
         ]
+    )
+
+
+async def _record(
+    session: AsyncSession, agent: AgentRecord, activity: AgentActivity, what: str
+) -> None:
+    """Add a line to the user's history, in the transaction that did it."""
+    await InboxRepository(session).record(
+        NewActivity(
+            user_id=agent.user_id,
+            activity_type=activity,
+            agent_id=None if activity == "agent_deleted" else agent.id,
+            agent_name=agent.name,
+            description=f"Agent {what}",
+        )
     )
 
 
