@@ -29,10 +29,11 @@ from activities.sessions import SessionActivities
 from db.engine import Database
 from local.simulators.openrouter import create_app
 from migrations.run import upgrade
+from settings import WorkerSettings, load
 from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
-from worker import FernetKeyRing, build_workers
+from worker import FernetKeyRing, build_workers, mailer_of
 from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.runtime import workflow_id
@@ -236,3 +237,14 @@ def test_what_no_key_opens_is_refused_without_repeating_it(token: str):
         ring.decrypt(token)
 
     assert token not in str(refusal.value) or not token
+
+
+def test_there_is_a_mailer_where_the_settings_name_a_server():
+    needed: dict[str, Any] = {"database_url": "postgresql://localhost/a"}
+    needed |= {"redis_url": "redis://localhost", "temporal_address": "localhost:7233"}
+    needed |= {"public_url": "http://localhost"}
+    needed |= {"encryption_key": Fernet.generate_key().decode(), "_env_file": None}
+    mail = {"smtp_host": "smtp.example", "smtp_from": "no-reply@alphalab.example"}
+
+    assert mailer_of(load(WorkerSettings, **needed)) is None
+    assert mailer_of(load(WorkerSettings, **needed, **mail)) is not None
