@@ -79,6 +79,7 @@ class Plan:
 
     type: SessionType = "backtest"
     timeframe: str = "1h"
+    asset: str = "BTC/USDT"
 
     candles: int = 20
     model: str = "simulated/momentum"
@@ -169,7 +170,7 @@ class Laboratory:
                     type=plan.type,
                     status="initializing",
                     mode=plan.rules.mode.value,
-                    asset="BTC/USDT",
+                    asset=plan.asset,
                     timeframe=plan.timeframe,
                     starting_capital=plan.rules.starting_capital,
                     start_date=None if is_live else start,
