@@ -70,6 +70,7 @@ async def laboratory(
             http=http,
         )
         await laboratory.sign_up()
+        await http.delete(f"{openrouter_url}/debug/requests")
         yield laboratory
     await database.dispose()
 

@@ -30,7 +30,7 @@ ORIGIN = 1_700_000_000_000
 ASSET = "LINK/USDT"
 FLIP = Plan(type="forward", asset=ASSET, model="simulated/flip")
 HOLDING = Plan(type="forward", asset=ASSET, model="simulated/always-long")
-SLOW = Plan(type="forward", asset=ASSET, model="simulated/always-long:delay-300")
+SLOW = Plan(type="forward", asset=ASSET, model="simulated/always-long:delay-500")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class Exchange:
 
 @pytest.fixture
 def exchange() -> Iterator[Exchange]:
-    """An exchange at which an hour takes 0.4 s."""
-    clock = ExchangeClock(speed=HOUR / 400)
+    """An exchange at which an hour takes 0.6 s."""
+    clock = ExchangeClock(speed=HOUR / 600)
     clock.set(now_ms=ORIGIN)
     with serve_app(exchange_server.create_app(clock)) as url:
         yield Exchange(url=url, clock=clock)
@@ -116,7 +116,7 @@ async def test_what_closed_while_nobody_worked_is_stepped_without_a_decision(
 ):
     async with live.worker():
         session_id = await live.started(HOLDING)
-        before = await live.stepped(session_id, 3)
+        before = await live.reached(session_id, lambda row: row["open_position"] is not None)
     exchange.clock.set(advance_ms=30 * HOUR)
     async with live.worker():
         await live.reached(session_id, lambda row: row["cursor"] >= before["cursor"] + 32)
@@ -173,7 +173,7 @@ async def test_a_decision_that_comes_after_the_next_close_is_kept_and_fills_noth
 ):
     async with live.worker():
         session_id = await live.started(
-            Plan(type="forward", asset=ASSET, model="simulated/always-long:delay-300")
+            Plan(type="forward", asset=ASSET, model="simulated/always-long:delay-500")
         )
         await live.stepped(session_id, 6)
         row = await stop(live, session_id)
