@@ -86,10 +86,6 @@ T = TypeVar("T")
 ExchangeTime = Callable[[], Awaitable[int]]
 
 
-async def wall_clock() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class KeyRing(Protocol):
     """Opens what `api_keys` stores."""
 
@@ -118,7 +114,7 @@ class DecisionActivities:
         openrouter: OpenRouterClient,
         keys: KeyRing,
         *,
-        exchange_time: ExchangeTime = wall_clock,
+        exchange_time: ExchangeTime,
     ) -> None:
         self._database = database
         self._contexts = contexts

@@ -15,6 +15,9 @@ from db.repositories.forward_sessions import ForwardSessionRepository
 from trading.candles import Timeframe
 from trading.schedule import outlook
 
+# A fast clock must not make a busy loop of a late candle.
+_SHORTEST_WAIT_S = 0.05
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardInput:
@@ -28,13 +31,12 @@ class ForwardInput:
 class Observation:
     """What the market has for a test.
 
-    `closed` counts the candles since its start, the newest of which opened at `newest_open`;
-    `next_close` is when the forming one closes (both epoch ms of the exchange), and `seconds` how
-    long to wait, by our clock, until it is worth looking again.
+    `closed` counts the candles since its start; `next_close` is when the forming one closes (epoch
+    ms of the exchange), and `seconds` how long to wait, by our clock, until it is worth looking
+    again.
     """
 
     closed: int
-    newest_open: int
     next_close: int
     seconds: float
 
@@ -87,11 +89,6 @@ class LiveMarketActivities:
             wait_ms = (ahead.look_at - now) / max(await self._live.speed(), 1e-9)
             return Observation(
                 closed=len(frame),
-                newest_open=newest or 0,
                 next_close=ahead.next_close,
                 seconds=max(wait_ms / 1000, _SHORTEST_WAIT_S),
             )
-
-
-# A fast clock must not make a busy loop of a late candle.
-_SHORTEST_WAIT_S = 0.05

@@ -12,7 +12,7 @@ from db.models.sessions import SessionRecord
 from db.models.users import UserRecord, UserSettingsRecord
 from trading.candles import Timeframe
 from trading.rules import FillTiming, Intrabar, Mode, Rules
-from workflows.runtime import SessionStart, Temporal, TemporalUnreachable
+from workflows.runtime import Temporal, TemporalUnreachable
 
 _BASIS_POINTS = 10_000
 _PERCENT = 100
@@ -33,17 +33,7 @@ def check_room(config: ApiConfig, user: UserRecord, active: int) -> None:
 async def start_workflow(temporal: Temporal, session: SessionRecord) -> None:
     """Start the workflow of a stored session, which otherwise starts by itself later."""
     try:
-        await temporal.start(
-            SessionStart(
-                session_id=session.id,
-                user_id=session.user_id,
-                agent_name=session.agent_name,
-                asset=session.asset,
-                timeframe=session.timeframe,
-                mode=session.mode,
-                type=session.type,
-            )
-        )
+        await temporal.start_again(session)
     except TemporalUnreachable:
         raise Unavailable(
             f"The test {session.id} was stored, but the engine that runs tests does not "

@@ -4,14 +4,12 @@ from temporalio import workflow
 from typing_extensions import override
 
 with workflow.unsafe.imports_passed_through():
-    from activities.market_data import IndicatorsInput, MarketDataActivities
     from activities.sessions import (
         ChunkInput,
         ClaimResult,
         SessionActivities,
-        StepInput,
     )
-    from workflows.policies import CHUNK, INDICATORS, PLAYBACK_DELAY, STEP
+    from workflows.policies import CHUNK, PLAYBACK_DELAY
 
 from workflows.session_run import Control, SessionParams, SessionResult, SessionRun
 
@@ -64,29 +62,8 @@ class BacktestWorkflow(SessionRun):
             await self._wait_for_playback()
 
     async def _step(self, claim: ClaimResult, index: int) -> None:
-        view = await workflow.execute_activity_method(
-            MarketDataActivities.calculate_indicators,
-            IndicatorsInput(
-                session_id=self._params.session_id,
-                user_id=self._params.user_id,
-                candle_index=index,
-            ),
-            summary=f"candle {index}: indicators",
-            **INDICATORS,
-        )
-        self._state = await workflow.execute_activity_method(
-            SessionActivities.execute_step,
-            StepInput(
-                session_id=self._params.session_id,
-                user_id=self._params.user_id,
-                epoch=claim.epoch,
-                state=self._require_state(),
-                candle=view.candle,
-            ),
-            summary=f"candle {index}: step",
-            **STEP,
-        )
-        self._decision_due = claim.cadence.is_due(index) and self._state.ended is None
+        state = await self._step_candle(claim, index)
+        self._decision_due = claim.cadence.is_due(index) and state.ended is None
 
     async def _run_chunk(self, claim: ClaimResult, index: int) -> None:
         self._state = await workflow.execute_activity_method(

@@ -7,10 +7,9 @@ from typing_extensions import override
 
 with workflow.unsafe.imports_passed_through():
     from activities.live_markets import ForwardInput, LiveMarketActivities, Observation
-    from activities.market_data import IndicatorsInput, MarketDataActivities
-    from activities.sessions import ClaimResult, SessionActivities, StepInput
+    from activities.sessions import ClaimResult
     from activities.step_rows import LiveCandle
-    from workflows.policies import INDICATORS, MARKET, STEP
+    from workflows.policies import MARKET
 
 from workflows.session_run import SessionParams, SessionResult, SessionRun
 
@@ -61,35 +60,14 @@ class ForwardTestWorkflow(SessionRun):
     async def _step(self, claim: ClaimResult, market: Observation, index: int) -> None:
         is_newest = index == market.closed - 1
         due = claim.cadence.is_due(index) or self._decision_due
-        view = await workflow.execute_activity_method(
-            MarketDataActivities.calculate_indicators,
-            IndicatorsInput(
-                session_id=self._params.session_id,
-                user_id=self._params.user_id,
-                candle_index=index,
-            ),
-            summary=f"candle {index}: indicators",
-            **INDICATORS,
+        live = LiveCandle(
+            missed=not is_newest and not self._paused,
+            paused=self._paused,
+            ai_evaluating=is_newest and due and not self._paused,
         )
-        self._state = await workflow.execute_activity_method(
-            SessionActivities.execute_step,
-            StepInput(
-                session_id=self._params.session_id,
-                user_id=self._params.user_id,
-                epoch=claim.epoch,
-                state=self._require_state(),
-                candle=view.candle,
-                live=LiveCandle(
-                    missed=not is_newest and not self._paused,
-                    paused=self._paused,
-                    ai_evaluating=is_newest and due and not self._paused,
-                ),
-            ),
-            summary=f"candle {index}: step",
-            **STEP,
-        )
+        state = await self._step_candle(claim, index, live)
         # A decision that was missed moves to the newest candle; a paused test takes none.
-        self._decision_due = due and not self._paused and self._state.ended is None
+        self._decision_due = due and not self._paused and state.ended is None
 
     async def _observe(self) -> Observation:
         market = await workflow.execute_activity_method(

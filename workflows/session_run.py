@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.decisions import DecisionActivities
     from activities.failures import PAUSE_REASONS, SUPERSEDED
     from activities.live_markets import Observation
+    from activities.market_data import IndicatorsInput, MarketDataActivities
     from activities.questions import DecisionInput
     from activities.results import FailInput, FinishInput, ResultActivities
     from activities.sessions import (
@@ -23,9 +24,11 @@ with workflow.unsafe.imports_passed_through():
         ControlKind,
         ControlResult,
         SessionActivities,
+        StepInput,
     )
+    from activities.step_rows import LiveCandle
     from trading.simulation import SimulationState
-    from workflows.policies import DECISION, FINISH, STEP
+    from workflows.policies import DECISION, FINISH, INDICATORS, STEP
 
 STATUS = SearchAttributeKey.for_keyword("AlphaStatus")
 PNL_PCT = SearchAttributeKey.for_float("AlphaPnlPct")
@@ -157,6 +160,35 @@ class SessionRun:
         self._speed, self._stopping = claim.speed, claim.stopping
         self._show()
         return claim
+
+    async def _step_candle(
+        self, claim: ClaimResult, index: int, live: LiveCandle | None = None
+    ) -> SimulationState:
+        """Look at candle `index` and step it; return the state after it."""
+        view = await workflow.execute_activity_method(
+            MarketDataActivities.calculate_indicators,
+            IndicatorsInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                candle_index=index,
+            ),
+            summary=f"candle {index}: indicators",
+            **INDICATORS,
+        )
+        self._state = await workflow.execute_activity_method(
+            SessionActivities.execute_step,
+            StepInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                epoch=claim.epoch,
+                state=self._require_state(),
+                candle=view.candle,
+                live=live,
+            ),
+            summary=f"candle {index}: step",
+            **STEP,
+        )
+        return self._state
 
     async def _decide(
         self, claim: ClaimResult, index: int, market: Observation | None = None
