@@ -12,6 +12,7 @@ from temporalio.client import Client
 
 from db.engine import Database
 from local.simulators.openrouter import create_app
+from migrations.run import upgrade
 from tests.laboratory import Laboratory
 from tests.loopback import serve_app
 
@@ -87,3 +88,17 @@ async def laboratory(connections: Connections, task_queue: str) -> Laboratory:
 @pytest.fixture
 def fernet_key() -> str:
     return Fernet.generate_key().decode()
+
+
+@pytest.fixture
+async def apart(
+    empty_postgres_url: str, connections: Connections, task_queue: str
+) -> AsyncIterator[Laboratory]:
+    """A laboratory with a database of its own, where no other test's sessions wait for help."""
+    upgrade(empty_postgres_url)
+    database = Database.connect(empty_postgres_url, pool_size=5)
+    laboratory = connections.laboratory(task_queue)
+    laboratory.database = database
+    await laboratory.sign_up()
+    yield laboratory
+    await database.dispose()

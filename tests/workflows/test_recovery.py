@@ -16,12 +16,9 @@ from temporalio.client import Client, WorkflowFailureError
 from temporalio.service import RPCError
 
 from activities.reconciliation import GIVE_UP_AFTER, Reconciler
-from db.engine import Database
 from db.repositories.sessions import StaleSession
-from migrations.run import upgrade
 from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
-from tests.workflows.conftest import Connections
 from workflows import runtime
 from workflows.runtime import SessionType, Temporal, TemporalUnreachable, connect, workflow_id
 
@@ -61,20 +58,6 @@ async def test_workers_that_stop_at_random_candles_change_nothing(laboratory: La
     # The plain run asks the same questions under the same user: each is counted twice.
     asked = sum(body["requests"] for body in answer.json()["by_hash"].values())
     assert asked <= 2 * FLIP.candles + row["possibly_paid_twice"]
-
-
-@pytest.fixture
-async def apart(
-    empty_postgres_url: str, connections: Connections, task_queue: str
-) -> AsyncIterator[Laboratory]:
-    """A laboratory with a database of its own, where no other test's sessions wait for help."""
-    upgrade(empty_postgres_url)
-    database = Database.connect(empty_postgres_url, pool_size=5)
-    laboratory = connections.laboratory(task_queue)
-    laboratory.database = database
-    await laboratory.sign_up()
-    yield laboratory
-    await database.dispose()
 
 
 async def forget(laboratory: Laboratory, session_id: UUID) -> None:
