@@ -8,8 +8,8 @@ UV ?= uv
 LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 SOURCES := .
-# Much of the suite waits for servers, so two processes keep two cores busy.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# Much of the suite waits for servers: three processes keep two cores busy, longest files first.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo up test check bench lock

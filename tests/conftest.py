@@ -20,11 +20,24 @@ from migrations.run import upgrade
 
 TEMPORAL_NAMESPACE = "alphalab"
 SERVER_FIXTURES = {"postgres_url": "postgres", "redis_url": "redis", "temporal_address": "temporal"}
+LONGEST = (
+    "tests/local/test_stack.py",
+    "tests/chaos/test_chaos.py",
+    "tests/local/test_demo.py",
+    "tests/workflows/test_forward_tests.py",
+    "tests/workflows/test_recovery.py",
+    "tests/test_worker.py",
+)
 EXIT_CODE = pytest.StashKey[int]()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the servers its fixtures need: `-m "not temporal"` and the like."""
+    """Mark each test by the servers its fixtures need: `-m "not temporal"` and the like.
+
+    Files that start whole stacks come first: begun last, one of them is waited for by all.
+    """
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
     for item in items:
         for fixture, marker in SERVER_FIXTURES.items():
             if fixture in getattr(item, "fixturenames", ()):

@@ -2,17 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trading.candles import Candle, CandleSeries
 from trading.decisions import Action, Decision, OrderTerms, Override
-from trading.execution import market_exit, opening_liquidation, protective_exit
+from trading.execution import market_exit
+from trading.matching import (
+    MINUTE_MS,
+    Sighting,
+    Step,
+    fill_at_open,
+    rejection_of,
+    trade_candle,
+    watch,
+)
 from trading.orders import (
     ExitType,
     PendingOrder,
-    Position,
     Rejection,
     RejectionReason,
     Side,
@@ -23,7 +32,6 @@ from trading.portfolio import (
     Moment,
     SimulationState,
     copy_state,
-    enter,
     has_lost,
     leave,
     mark,
@@ -48,50 +56,25 @@ __all__ = [
     "Mode",
     "Replay",
     "Rules",
+    "Sighting",
     "SimulationState",
     "Step",
     "Verdict",
     "advance",
     "close_out",
     "decide",
+    "fill_at_open",
     "overtaken",
     "replay",
     "start",
+    "watch",
     "withdraw",
 ]
 
 
 # Looked up once: a member costs more than the comparison it is for.
 _HOLD, _CLOSE = Action.HOLD, Action.CLOSE
-
-
-@dataclass(slots=True, kw_only=True)
-class Step:
-    """What one candle did; `state` is the state after it. Not frozen for the state's reason.
-
-    At most one position opens and one closes within a candle; it may be the same one.
-    """
-
-    state: SimulationState
-    opened: Position | None = None
-    closed: Trade | None = None
-    rejected: Rejection | None = None
-
-    @property
-    def candle_index(self) -> int:
-        return self.state.next_candle - 1
-
-    @property
-    def equity(self) -> float:
-        return self.state.equity
-
-    @property
-    def drawdown(self) -> float:
-        return self.state.drawdown
-
-    @property
-    def ended(self) -> GuardReason | None:
-        return self.state.ended
+_NO_SIGHTINGS: Mapping[int, Sighting] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,68 +126,11 @@ def advance(state: SimulationState, candle: Candle, rules: Rules) -> Step:
     step = Step(state=account)
     position = account.position
     if account.pending is not None or (position is not None and position.is_reached(candle)):
-        _trade(step, candle, rules)
+        trade_candle(step, candle, rules)
     account.next_candle += 1
     mark(account, candle, rules)
     _guard(step, candle, rules)
     return step
-
-
-def _trade(step: Step, candle: Candle, rules: Rules) -> None:
-    order = step.state.pending
-    step.state.pending = None
-    now = Moment(time=candle.open_time, candle_index=step.state.next_candle)
-    if rules.fill_timing is FillTiming.CLOSE:
-        if order is not None:
-            then = Moment(time=order.decided_time, candle_index=order.decided_candle)
-            _fill(step, order, order.decided_close, then, rules)
-        _liquidate_at_open(step, candle, now, rules)
-    else:
-        _liquidate_at_open(step, candle, now, rules)
-        if order is not None:
-            _fill(step, order, candle.open, now, rules)
-    _protect(step, candle, now, rules)
-
-
-def _liquidate_at_open(step: Step, candle: Candle, now: Moment, rules: Rules) -> None:
-    position = step.state.position
-    exit_ = opening_liquidation(position, candle) if position is not None else None
-    if position is not None and exit_ is not None:
-        step.closed = leave(step.state, position, exit_, now, rules)
-
-
-def _fill(step: Step, order: PendingOrder, reference: float, at: Moment, rules: Rules) -> None:
-    """Fills an order at a market price. A close whose position is gone already is a hold."""
-    account = step.state
-    if order.action is _CLOSE:
-        position = account.position
-        if position is not None:
-            exit_ = market_exit(position, reference, rules.slippage_rate, ExitType.SIGNAL)
-            decided = order.decided_candle
-            step.closed = leave(account, position, exit_, at, rules, decided_candle=decided)
-        return
-    side = Side(order.action)
-    plan = plan_entry(side, order.terms, reference=reference, equity=account.cash, rules=rules)
-    if isinstance(plan, Refusal):
-        step.rejected = _reject(order, plan.reason, plan.detail)
-    else:
-        step.opened = enter(account, plan, order, at, rules)
-
-
-def _protect(step: Step, candle: Candle, now: Moment, rules: Rules) -> None:
-    position = step.state.position
-    if position is None:
-        return
-    exit_ = protective_exit(
-        position,
-        candle,
-        slippage_rate=rules.slippage_rate,
-        intrabar=rules.intrabar,
-        is_new=position.entry_candle == now.candle_index,
-    )
-    if exit_ is not None:
-        by_close = Moment(time=candle.open_time + rules.timeframe_ms, candle_index=now.candle_index)
-        step.closed = leave(step.state, position, exit_, now if exit_.at_open else by_close, rules)
 
 
 def _guard(step: Step, candle: Candle, rules: Rules) -> None:
@@ -220,28 +146,46 @@ def _guard(step: Step, candle: Candle, rules: Rules) -> None:
 
 
 def _close_at_close(step: Step, candle: Candle, rules: Rules, exit_type: ExitType) -> None:
-    account = step.state
-    position = account.position
-    if position is None:
-        return
-    exit_ = market_exit(position, candle.close, rules.slippage_rate, exit_type)
-    close_time = candle.open_time + rules.timeframe_ms
-    at = Moment(time=close_time, candle_index=account.next_candle - 1)
-    step.closed = leave(account, position, exit_, at, rules)
-    remark(account)
+    position = step.state.position
+    if position is not None:
+        # A position that was filled in the forming candle has nowhere earlier to end.
+        index = max(step.state.next_candle - 1, position.entry_candle)
+        at = Moment(time=candle.open_time + rules.timeframe_ms, candle_index=index)
+        _close_at_market(step, candle.close, at, rules, exit_type)
 
 
-def close_out(state: SimulationState, candle: Candle, rules: Rules, exit_type: ExitType) -> Step:
+def _close_at_market(
+    step: Step, price: float, at: Moment, rules: Rules, exit_type: ExitType
+) -> None:
+    position = step.state.position
+    if position is not None:
+        exit_ = market_exit(position, price, rules.slippage_rate, exit_type)
+        step.closed = leave(step.state, position, exit_, at, rules)
+        remark(step.state)
+
+
+def close_out(
+    state: SimulationState,
+    candle: Candle,
+    rules: Rules,
+    exit_type: ExitType,
+    *,
+    minute: Candle | None = None,
+) -> Step:
     """Ends a test whose last candle was just stepped: drops the order, closes the position.
 
-    The position closes at the candle's close, less slippage; the step's equity and drawdown
-    replace those of the candle.
+    The position closes at the candle's close, less slippage, or at that of a later `minute` where
+    one was seen; the step's equity and drawdown replace those of the candle.
     """
     is_over = exit_type is ExitType.END_OF_TEST
     reason = RejectionReason.END_OF_TEST if is_over else RejectionReason.STOPPED
     account, rejection = withdraw(state, reason)
     step = Step(state=copy_state(account), rejected=rejection)
-    _close_at_close(step, candle, rules, exit_type)
+    if minute is None:
+        _close_at_close(step, candle, rules, exit_type)
+    else:
+        at = Moment(time=minute.open_time + MINUTE_MS, candle_index=state.next_candle)
+        _close_at_market(step, minute.close, at, rules, exit_type)
     return step
 
 
@@ -254,7 +198,7 @@ def withdraw(
         return state, None
     account = copy_state(state)
     account.pending = None
-    return account, _reject(order, reason, _OVERTAKEN.get(reason, "The order was withdrawn."))
+    return account, rejection_of(order, reason, _OVERTAKEN.get(reason, "The order was withdrawn."))
 
 
 def overtaken(verdict: Verdict) -> Verdict:
@@ -268,12 +212,6 @@ _OVERTAKEN = {
     RejectionReason.END_OF_TEST: "The test ended before the order could fill.",
     RejectionReason.LATE: "The decision came after the next candle had closed.",
 }
-
-
-def _reject(order: PendingOrder, reason: RejectionReason, detail: str) -> Rejection:
-    return Rejection(
-        reason=reason, detail=detail, action=order.action, decided_candle=order.decided_candle
-    )
 
 
 def decide(
@@ -390,11 +328,14 @@ def replay(
     rules: Rules,
     *,
     ending: ExitType | None = ExitType.END_OF_TEST,
+    sightings: Mapping[int, Sighting] = _NO_SIGHTINGS,
 ) -> Replay:
     """Folds recorded decisions, by candle index, over a series; a guard may end it early.
 
     `ending` is how the test ended after the last candle of the series: at the end of its data,
     stopped by the user with its position closed (`MANUAL`), or stopped with it left open (None).
+    `sightings`, by candle index, are what a live test saw of candles in which a position ended
+    before their close; the one after the last candle is what a stop closed the position by.
     """
     state = start(rules)
     equity: list[float] = []
@@ -402,6 +343,8 @@ def replay(
     candle = None
     last = len(series) - 1 if ending is ExitType.END_OF_TEST else -1
     for index, candle in enumerate(series):
+        if index in sightings:
+            state = _sighted(state, sightings[index], rules, tape)
         step = advance(state, candle, rules)
         state = step.state
         equity.append(state.equity)
@@ -416,7 +359,8 @@ def replay(
             if verdict.rejection is not None:
                 tape.rejections.append(verdict.rejection)
     if candle is not None and state.ended is None:
-        state = _finish(state, candle, rules, ending, tape)
+        end = _Ending(exit_type=ending, sighting=sightings.get(len(series)))
+        state = _finish(state, candle, rules, end, tape)
         equity[-1] = state.equity
     return Replay(
         equity=np.array(equity, dtype=np.float64),
@@ -426,14 +370,46 @@ def replay(
     )
 
 
-def _finish(
-    state: SimulationState, candle: Candle, rules: Rules, ending: ExitType | None, tape: "_Tape"
+def _sighted(
+    state: SimulationState, sighting: Sighting, rules: Rules, tape: "_Tape"
 ) -> SimulationState:
-    if ending is None:
+    """What happened before the candle closed: its order was filled, its position ended."""
+    filled = fill_at_open(state, _opening(sighting), rules)
+    tape.record(filled)
+    watched = watch(filled.state, sighting.minute, rules, opened_at=sighting.opened_at)
+    if watched is None:
+        return filled.state
+    tape.record(watched)
+    return watched.state
+
+
+def _opening(sighting: Sighting) -> Candle:
+    price = sighting.opening
+    return Candle(
+        open_time=sighting.opened_at, open=price, high=price, low=price, close=price, volume=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    exit_type: ExitType | None
+    sighting: Sighting | None
+
+
+def _finish(
+    state: SimulationState, candle: Candle, rules: Rules, ending: _Ending, tape: "_Tape"
+) -> SimulationState:
+    sighting = ending.sighting
+    if sighting is not None:
+        filled = fill_at_open(state, _opening(sighting), rules)
+        tape.record(filled)
+        state = filled.state
+    if ending.exit_type is None:
         state, rejection = withdraw(state, RejectionReason.STOPPED)
         tape.refuse(rejection)
         return state
-    step = close_out(state, candle, rules, ending)
+    minute = None if sighting is None else sighting.minute
+    step = close_out(state, candle, rules, ending.exit_type, minute=minute)
     tape.record(step)
     return step.state
 
