@@ -214,6 +214,13 @@ class WorkerSettings(ProcessSettings, MailSettings):
     worker_build_id: str | None = None
 
 
+class StackSettings(_Settings):
+    """What `alphalab up` reads for what only it starts."""
+
+    # Faster than a day a second, a year of ours would go beyond the dates that there are.
+    simulated_exchange_speed: float = Field(default=1.0, ge=1, le=86_400, allow_inf_nan=False)
+
+
 AnySettings = TypeVar("AnySettings", bound=_Settings)
 
 

@@ -12,7 +12,8 @@ from cryptography.fernet import Fernet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from local.issuer import create_key, write_private
-from local.processes import lock_within, private_directory
+from local.processes import ServerNotStarted, lock_within, private_directory
+from local.simulators.exchange_clock import ClockOrigin
 
 DEFAULT_DATA_DIR = Path(".alphalab")
 LOCK_SECONDS = 2.0  # a `doctor` that looks takes the lock for an instant
@@ -112,6 +113,22 @@ class DataDirectory:
     @property
     def _encryption_key_file(self) -> Path:
         return self.path / "encryption.key"
+
+    def exchange_clock(self, *, speed: float, wall_ms: float) -> ClockOrigin:
+        """Since when the simulated exchange's clock runs at this speed: stored at the first start.
+
+        Raises `ServerNotStarted` for a file that cannot be read: to start anew would set the clock
+        back.
+        """
+        file = self.path / "exchange-clock.json"
+        try:
+            stored = ClockOrigin.model_validate_json(file.read_bytes()) if file.exists() else None
+        except ValidationError as error:
+            raise ServerNotStarted(f"{file} does not hold a clock: {error}") from None
+        origin = ClockOrigin.going_on_from(stored, speed=speed, wall_ms=wall_ms)
+        if origin != stored:
+            write_private(file, origin.model_dump_json(indent=1).encode())
+        return origin
 
     @contextmanager
     def locked(self) -> Iterator[None]:

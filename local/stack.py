@@ -29,7 +29,14 @@ from local.servers import PostgresServer, RedisServer, TemporalServer
 from local.services import PythonService, Service, python_environment, python_module
 from local.simulators.app import EXCHANGE_PATH, HEALTH_PATH, OPENROUTER_PATH
 from local.supervision import StopAsked, Supervisor
-from settings import OPENROUTER_URL, ApiSettings, MigrationSettings, WorkerSettings
+from settings import (
+    OPENROUTER_URL,
+    ApiSettings,
+    MigrationSettings,
+    StackSettings,
+    WorkerSettings,
+    load,
+)
 
 API_PORT = 5000
 API_STOP_SECONDS = 10.0
@@ -58,7 +65,7 @@ RECORDED_SETTINGS = (
 
 def given_settings() -> dict[str, str]:
     """The settings that the environment, or else `.env`, gives."""
-    kinds = (ApiSettings, WorkerSettings, MigrationSettings)
+    kinds = (ApiSettings, WorkerSettings, MigrationSettings, StackSettings)
     names = {name.upper() for kind in kinds for name in kind.model_fields}
     found = {**dotenv_values(".env"), **os.environ}
     return {name: value for name, value in found.items() if name in names and value}
@@ -175,17 +182,29 @@ class StackPlan:
         simulated = {name: each for name, each in simulated.items() if name not in self.settings}
         if simulated:
             self.settings.update(simulated)
-            self.servers.append(self._simulators())
+            has_exchange = "EXCHANGE_BASE_URL" in simulated
+            self.servers.append(self._simulators(self._exchange_clock() if has_exchange else ()))
 
-    def _simulators(self) -> Service:
+    def _simulators(self, clock: Sequence[str]) -> Service:
         key = str(self._directory.issuer_key_file)
         return self._python_service(
             "simulators",
             "local.simulators.app",
-            arguments=("--issuer-key", key),
+            arguments=("--issuer-key", key, *clock),
             listener=self._ports.simulators,
             health_url=f"{self._simulators_url}{HEALTH_PATH}",
         )
+
+    def _exchange_clock(self) -> Sequence[str]:
+        """The same for every start of the simulators, so that one that died goes on in time."""
+        given = {
+            name: self.settings[name.upper()]
+            for name in StackSettings.model_fields
+            if name.upper() in self.settings
+        }
+        return self._directory.exchange_clock(
+            speed=load(StackSettings, **given).simulated_exchange_speed, wall_ms=time.time() * 1000
+        ).arguments
 
     def _complete_settings(self) -> None:
         defaults = {
@@ -337,10 +356,13 @@ def _worker_count(answer: httpx.Response) -> int:
     return worker if isinstance(worker, int) else 0
 
 
-def start_in_background(directory: DataDirectory) -> subprocess.Popen[bytes]:
+def start_in_background(
+    directory: DataDirectory, settings: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start the stack of a directory and return, once it is ready, the process that runs it.
 
-    It outlives this process, until `alphalab down`. Raises `ServerNotStarted`.
+    It outlives this process, until `alphalab down`. `settings` go before those of the
+    environment. Raises `ServerNotStarted`.
     """
     directory.create()
     log_file = directory.logs / "up.log"
@@ -351,7 +373,7 @@ def start_in_background(directory: DataDirectory) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=python_environment({}),
+            env=python_environment(settings or {}),
             start_new_session=True,
         )
     try:

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from local.servers import TEMPORAL_DYNAMIC_CONFIG, PostgresServer, postgres_binary
 from local.services import PROJECT_ROOT
 from migrations.run import upgrade
-from settings import ApiSettings, MigrationSettings, WorkerSettings
+from settings import ApiSettings, MigrationSettings, StackSettings, WorkerSettings
 
 COMPOSE_TEXT = (PROJECT_ROOT / "docker-compose.yml").read_text()
 VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?::(?P<kind>[?-])(?P<word>[^}]*))?\}")
@@ -186,11 +186,12 @@ def test_the_logins_of_the_first_start_can_migrate(tmp_path_factory: pytest.Temp
 def test_the_example_lists_every_setting_and_nothing_else():
     text = (PROJECT_ROOT / ".env.example").read_text()
     listed = set(re.findall(r"^(\w+)=", text, re.MULTILINE))
+    known = SETTING_NAMES | {name.upper() for name in StackSettings.model_fields}
     compose_only = {
         variable["name"] for variable in VARIABLE.finditer(COMPOSE_TEXT)
     } - SETTING_NAMES
 
-    assert listed - compose_only == SETTING_NAMES
+    assert listed - compose_only == known
     assert compose_only <= listed
 
 

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--issuer-key", type=Path, required=True)
     parser.add_argument("--piece-delay", type=float, default=0.0)
     parser.add_argument("--exchange-origin", type=int, help="epoch ms; needed with a speed")
+    parser.add_argument("--exchange-wall-origin", type=float, help="our time then; unset, the same")
     parser.add_argument("--exchange-speed", type=float, default=1.0)
     given = parser.parse_args()
     if given.exchange_speed != 1 and given.exchange_origin is None:
@@ -59,7 +60,9 @@ def main() -> None:
         Issuer.from_file(given.issuer_key),
         piece_delay=given.piece_delay,
         exchange_clock=ExchangeClock(
-            origin_ms=given.exchange_origin or 0, speed=given.exchange_speed
+            origin_ms=given.exchange_origin or 0,
+            wall_origin_ms=given.exchange_wall_origin,
+            speed=given.exchange_speed,
         ),
     )
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws="websockets-sansio")

@@ -17,14 +17,14 @@ import pytest
 from local.data_directory import DataDirectory, StackRecord
 from local.services import PROJECT_ROOT
 from local.stack import is_working, start_in_background
-from settings import ApiSettings, MigrationSettings, WorkerSettings
+from settings import ApiSettings, MigrationSettings, StackSettings, WorkerSettings
 
 pytestmark = pytest.mark.timeout(180)
 
 START_SECONDS = 90.0
 SETTING_NAMES = {
     name.upper()
-    for kind in (ApiSettings, WorkerSettings, MigrationSettings)
+    for kind in (ApiSettings, WorkerSettings, MigrationSettings, StackSettings)
     for name in kind.model_fields
 }
 
