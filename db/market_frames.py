@@ -60,12 +60,13 @@ class FrameKey:
 class MarketFrame:
     """The candles of a window, without their warm-up, and each indicator's value at each of them.
 
-    In a blind frame prices are multiplied by `price_factor`, so that the first close is 100.
+    `warm_up` candles came before them. In a blind frame prices are multiplied by `price_factor`, so that the first close is 100.
     """
 
     candles: CandleSeries
     indicators: Mapping[str, NDArray[np.float64]]
     price_factor: float = 1.0
+    warm_up: int = 0
 
     def __len__(self) -> int:
         return len(self.candles)
@@ -159,6 +160,7 @@ def build_frame(key: FrameKey, series: CandleSeries, warm_up: int) -> MarketFram
         candles=series.slice(warm_up, len(series)),
         indicators={name: column[warm_up:] for name, column in columns.items()},
         price_factor=factor,
+        warm_up=warm_up,
     )
 
 

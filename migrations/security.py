@@ -38,6 +38,15 @@ def protect(
     ]
 
 
+def reserve(table: str) -> list[str]:
+    """Statements that keep a table for the system alone: it holds nothing of any user's."""
+    return [
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {_SYSTEM}",
+    ]
+
+
 def own(column: str = "user_id") -> str:
     """The row is the user's."""
     return f"{column} = {USER}"

@@ -2,7 +2,7 @@
 
 from db.models.agents import Agent, AgentRecord, AgentVersion, AgentVersionRecord
 from db.models.api_keys import ApiKey, ApiKeyRecord
-from db.models.candles import DataSet, DataSetRecord, StoredCandle
+from db.models.candles import DataSet, DataSetRecord, StoredCandle, WatchCandle
 from db.models.columns import Base
 from db.models.decisions import Decision, DecisionRecord, ModelCall
 from db.models.idempotency import IdempotencyKey, IdempotencyRecord
@@ -57,4 +57,5 @@ __all__ = [
     "UserRecord",
     "UserSettings",
     "UserSettingsRecord",
+    "WatchCandle",
 ]

@@ -1,14 +1,20 @@
 """Data sets and the candles in them."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Index
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import TIMESTAMP, TSTZMULTIRANGE
 from sqlmodel import Field
 
 from db.identifiers import new_id
 from db.models.columns import Amount, Base, OptionalTimestamp, StampedByDatabase, check, default
+
+# What stands for the fingerprint of a set that grows: there is one of each kind for a series.
+# The one is followed by forward tests, the other keeps what was fetched of the past.
+LIVE = "live"
+HISTORY = "history"
 
 
 class DataSetFields(Base):
@@ -27,7 +33,10 @@ class DataSetFields(Base):
 
 
 class DataSet(DataSetFields, table=True):
-    """A set that a session used never changes."""
+    """A set that a session used never changes; one that grows does so where no session looks.
+
+    `covered` are the times that were fetched for a history: what is no candle there is a gap.
+    """
 
     __tablename__ = "data_sets"
     __table_args__ = (
@@ -44,14 +53,49 @@ class DataSet(DataSetFields, table=True):
         Index("ix_data_sets_asset_timeframe", "asset", "timeframe"),
     )
 
+    covered: Any = Field(
+        default=None,
+        sa_type=TSTZMULTIRANGE,
+        nullable=False,
+        sa_column_kwargs=default("'{}'::tstzmultirange"),
+    )
     created_at: StampedByDatabase = None
     updated_at: StampedByDatabase = None
 
 
 class DataSetRecord(DataSetFields):
-    """A data set as read."""
+    """A data set as read; of a history, one stretch that was fetched as a whole."""
 
     created_at: datetime
+
+    @property
+    def is_history(self) -> bool:
+        return self.content_sha256 == HISTORY
+
+    @property
+    def grows(self) -> bool:
+        return self.content_sha256 in {LIVE, HISTORY}
+
+
+class WatchCandle(Base, table=True):
+    """One minute by which the positions in an asset were watched, as it was seen last."""
+
+    __tablename__ = "watch_candles"
+    __table_args__ = (
+        check(
+            "prices",
+            "low > 0 AND low <= least(open, close) AND high >= greatest(open, close)"
+            " AND high < 'Infinity'",
+        ),
+    )
+
+    source: str = Field(primary_key=True)
+    asset: str = Field(primary_key=True)
+    minute: datetime = Field(sa_type=TIMESTAMP(timezone=True), primary_key=True)
+    open: Amount
+    high: Amount
+    low: Amount
+    close: Amount
 
 
 class StoredCandle(Base, table=True):

@@ -1,6 +1,8 @@
 """Trading sessions: a user's tests, and where each of them stands."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
 
@@ -23,6 +25,8 @@ from db.models.columns import (
     one_of,
 )
 
+# The newest so many days.
+MOVING_PRESETS: Mapping[str, int] = MappingProxyType({"7d": 7, "30d": 30, "90d": 90})
 UNFINISHED = ("configuring", "initializing", "running", "paused")
 
 
@@ -132,6 +136,11 @@ class TradingSession(SessionFields, table=True):
         one_of("fill_timing", "next_open", "close"),
         one_of("intrabar", "pessimistic", "optimistic"),
         Index("ix_trading_sessions_user_id_status", "user_id", "status"),
+        Index(
+            "ix_trading_sessions_holding",
+            "asset",
+            postgresql_where=text("open_position IS NOT NULL AND status IN ('running', 'paused')"),
+        ),
         Index(
             "ix_trading_sessions_live",
             "status",

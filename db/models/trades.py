@@ -25,7 +25,8 @@ from db.models.columns import (
 class TradeFields(Base):
     """One position from entry to exit; `id` is a uuid5 of (session, 'trade', number).
 
-    `pnl_amount` is net of both fees, `pnl_pct` net on the margin used.
+    `pnl_amount` is net of both fees, `pnl_pct` net on the margin used. `sighting` is what a forward
+    test saw of a forming candle when it filled or ended the position in it.
     """
 
     id: UUID = Field(primary_key=True)
@@ -58,6 +59,7 @@ class TradeFields(Base):
     overrides: list[dict[str, Any]] = Field(
         default_factory=list, sa_type=JSONB, sa_column_kwargs=default("'[]'")
     )
+    sighting: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
 
 
 class Trade(TradeFields, table=True):

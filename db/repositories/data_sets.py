@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
@@ -23,7 +23,7 @@ _COPY: LiteralString = (
     "COPY candles (data_set_id, open_time, open, high, low, close, volume) FROM STDIN"
 )
 # COPY FROM does not work under row-level security; one array for each column does, nearly as fast.
-_INSERT = text("""
+INSERT_CANDLES = text("""
     INSERT INTO candles (data_set_id, open_time, open, high, low, close, volume)
     SELECT :data_set_id, to_timestamp(time / 1000.0), open::numeric, high::numeric, low::numeric,
         close::numeric, volume::numeric
@@ -96,7 +96,7 @@ class DataSetRepository:
         if is_new:
             for start in range(0, len(series), _ROWS_PER_WRITE):
                 part = series.slice(start, min(start + _ROWS_PER_WRITE, len(series)))
-                await self._session.execute(_INSERT, _columns(found.id, part))
+                await self._session.execute(INSERT_CANDLES, candle_columns(found.id, part))
         return found, is_new
 
     async def get(self, data_set_id: UUID) -> DataSetRecord | None:
@@ -109,7 +109,8 @@ class DataSetRepository:
     ) -> list[DataSetRecord]:
         """Return the sets of an asset, the preferred first.
 
-        That is: the user's own uploads, then imports, then the rest; the newest of each first.
+        That is: the user's own uploads, then imports, then the rest; the newest of each first. A
+        history counts once for each stretch that was fetched.
         """
         return await self._select(
             col(DataSet.asset) == asset,
@@ -141,7 +142,7 @@ class DataSetRepository:
         found = await self._session.scalars(
             select(DataSet).where(*conditions).order_by(rank, col(DataSet.id).desc())
         )
-        return [_record(each) for each in found]
+        return [record for each in found for record in _records(each)]
 
 
 async def _add_set(
@@ -198,7 +199,8 @@ def _copy_blocks(data_set_id: UUID, series: CandleSeries) -> Iterator[str]:
         yield "".join(lines[start : start + _ROWS_PER_WRITE])
 
 
-def _columns(data_set_id: UUID, series: CandleSeries) -> dict[str, object]:
+def candle_columns(data_set_id: UUID, series: CandleSeries) -> dict[str, object]:
+    """Return what `INSERT_CANDLES` takes."""
     prices = ("open", "high", "low", "close", "volume")
     return {
         "data_set_id": data_set_id,
@@ -209,6 +211,19 @@ def _columns(data_set_id: UUID, series: CandleSeries) -> dict[str, object]:
 
 def _from_source(source: str | None) -> list[ColumnElement[bool]]:
     return [] if source is None else [col(DataSet.source) == source]
+
+
+def _records(data_set: DataSet) -> list[DataSetRecord]:
+    record = _record(data_set)
+    if not record.is_history:
+        return [record]
+    length = timedelta(milliseconds=Timeframe.parse(record.timeframe).milliseconds)
+    return [
+        record.model_copy(
+            update={"first_open_time": each.lower, "last_open_time": each.upper - length}
+        )
+        for each in data_set.covered
+    ]
 
 
 def _record(data_set: DataSet) -> DataSetRecord:

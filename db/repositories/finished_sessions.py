@@ -18,7 +18,7 @@ _TRADES = text("""
         CAST(margin AS float8) AS margin, CAST(fees AS float8) AS fees,
         CAST(slippage_cost AS float8) AS slippage_cost, CAST(gross_pnl AS float8) AS gross_pnl,
         CAST(pnl_amount AS float8) AS pnl_amount, CAST(stop_loss AS float8) AS stop_loss,
-        CAST(take_profit AS float8) AS take_profit, ambiguous
+        CAST(take_profit AS float8) AS take_profit, ambiguous, sighting
     FROM trades WHERE session_id = :session_id AND exit_candle IS NOT NULL ORDER BY trade_number
 """)
 
@@ -82,6 +82,7 @@ class ClosedTrade:
     stop_loss: float | None
     take_profit: float | None
     ambiguous: bool
+    sighting: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

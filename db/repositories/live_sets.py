@@ -8,10 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.identifiers import new_id
+from db.models.candles import LIVE
 from trading.candles import CandleSeries, Timeframe
-
-# What stands for the fingerprint of a set whose content grows: there is one for each series.
-LIVE = "live"
 
 _OPEN = text("""
     INSERT INTO data_sets (id, asset, timeframe, source, content_sha256)

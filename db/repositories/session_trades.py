@@ -12,7 +12,8 @@ UPSERT_TRADE: LiteralString = """
     INSERT INTO trades (id, session_id, trade_number, type, entry_price, entry_time, entry_candle,
         decided_candle, entry_reasoning, exit_price, exit_time, exit_candle, exit_decided_candle,
         exit_type, exit_reasoning, size, leverage, margin, fees, slippage_cost, gross_pnl,
-        pnl_amount, pnl_pct, stop_loss, take_profit, liquidation_price, ambiguous, overrides)
+        pnl_amount, pnl_pct, stop_loss, take_profit, liquidation_price, ambiguous, overrides,
+        sighting)
     VALUES (%(id)s, %(session_id)s, %(trade_number)s, %(type)s, %(entry_price)s::numeric,
         %(entry_time)s, %(entry_candle)s, %(decided_candle)s, %(entry_reasoning)s,
         %(exit_price)s::numeric, %(exit_time)s, %(exit_candle)s, %(exit_decided_candle)s,
@@ -20,14 +21,15 @@ UPSERT_TRADE: LiteralString = """
         %(margin)s::numeric, %(fees)s::numeric, %(slippage_cost)s::numeric,
         %(gross_pnl)s::numeric, %(pnl_amount)s::numeric, %(pnl_pct)s::numeric,
         %(stop_loss)s::numeric, %(take_profit)s::numeric, %(liquidation_price)s::numeric,
-        %(ambiguous)s, %(overrides)s::jsonb)
+        %(ambiguous)s, %(overrides)s::jsonb, %(sighting)s::jsonb)
     ON CONFLICT (session_id, trade_number) DO UPDATE SET
         exit_price = excluded.exit_price, exit_time = excluded.exit_time,
         exit_candle = excluded.exit_candle, exit_decided_candle = excluded.exit_decided_candle,
         exit_type = excluded.exit_type, exit_reasoning = excluded.exit_reasoning,
         fees = excluded.fees, slippage_cost = excluded.slippage_cost,
         gross_pnl = excluded.gross_pnl, pnl_amount = excluded.pnl_amount,
-        pnl_pct = excluded.pnl_pct, ambiguous = excluded.ambiguous
+        pnl_pct = excluded.pnl_pct, ambiguous = excluded.ambiguous,
+        sighting = coalesce(excluded.sighting, trades.sighting)
 """
 
 
@@ -62,6 +64,7 @@ class TradeRow:
     pnl_amount: float | None = None
     pnl_pct: float | None = None
     ambiguous: bool = False
+    sighting: dict[str, Any] | None = None
 
 
 _NUMERIC = (
@@ -100,6 +103,8 @@ def trade_values(session_id: UUID, trade: TradeRow) -> dict[str, Any]:
     values |= {name: _number(values[name]) for name in _NUMERIC}
     values |= {name: _time(values[name]) for name in ("entry_time", "exit_time")}
     values["overrides"] = orjson.dumps(trade.overrides).decode()
+    sighting = trade.sighting
+    values["sighting"] = None if sighting is None else orjson.dumps(sighting).decode()
     return values
 
 

@@ -3,7 +3,7 @@
 
 from alembic import op
 
-from migrations.security import child_of, own, protect, touch_updated_at
+from migrations.security import child_of, own, protect, reserve, touch_updated_at
 
 revision: str = "2026_11_23_0900"
 down_revision: str | None = None
@@ -63,6 +63,7 @@ CREATE TABLE data_sets (
     last_open_time TIMESTAMP WITH TIME ZONE,
     candle_count INTEGER DEFAULT 0 NOT NULL,
     gaps INTEGER DEFAULT 0 NOT NULL,
+    covered TSTZMULTIRANGE DEFAULT '{}'::tstzmultirange NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_data_sets PRIMARY KEY (id),
@@ -168,6 +169,19 @@ CREATE TABLE candles (
     CONSTRAINT ck_candles_volume CHECK (volume >= 0 AND volume < 'Infinity'),
     CONSTRAINT fk_candles_data_set_id FOREIGN KEY(data_set_id) REFERENCES data_sets (id)
         ON DELETE CASCADE
+);
+
+CREATE TABLE watch_candles (
+    source VARCHAR NOT NULL,
+    asset VARCHAR NOT NULL,
+    minute TIMESTAMP WITH TIME ZONE NOT NULL,
+    open NUMERIC NOT NULL,
+    high NUMERIC NOT NULL,
+    low NUMERIC NOT NULL,
+    close NUMERIC NOT NULL,
+    CONSTRAINT pk_watch_candles PRIMARY KEY (source, asset, minute),
+    CONSTRAINT ck_watch_candles_prices CHECK (low > 0 AND low <= least(open, close)
+        AND high >= greatest(open, close) AND high < 'Infinity')
 );
 
 CREATE TABLE agent_versions (
@@ -282,6 +296,8 @@ CREATE INDEX ix_trading_sessions_agent_version_id ON trading_sessions (agent_ver
 CREATE INDEX ix_trading_sessions_data_set_id ON trading_sessions (data_set_id);
 CREATE INDEX ix_trading_sessions_live ON trading_sessions (status) WHERE status
         IN ('initializing', 'running', 'paused');
+CREATE INDEX ix_trading_sessions_holding ON trading_sessions (asset) WHERE open_position IS NOT NULL
+        AND status IN ('running', 'paused');
 CREATE INDEX ix_trading_sessions_user_id_status ON trading_sessions (user_id, status);
 
 CREATE TABLE decisions (
@@ -477,6 +493,7 @@ CREATE TABLE trades (
     liquidation_price NUMERIC,
     ambiguous BOOLEAN DEFAULT false NOT NULL,
     overrides JSONB DEFAULT '[]' NOT NULL,
+    sighting JSONB,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_trades PRIMARY KEY (id),
@@ -639,6 +656,7 @@ def _market_security() -> list[str]:
             writes=child_of("data_sets", "data_set_id"),
             grants=APPEND_ONLY,
         ),
+        *reserve("watch_candles"),
     ]
 
 

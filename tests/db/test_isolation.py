@@ -23,6 +23,8 @@ from db.engine import Database
 
 # Holds a revision and no data of anybody.
 UNPROTECTED = {"alembic_version"}
+# The system's alone: no other role has any right.
+RESERVED = {"watch_candles"}
 VALUES_BY_TYPE: Mapping[str, Any] = {
     "bool": False,
     "bytea": b"x",
@@ -93,7 +95,7 @@ def read_tables(connection: psycopg.Connection[Row]) -> tuple[Table, ...]:
             key=tuple(row["name"] for row in rows if row["is_key"]),
         )
         for name, rows in by_table.items()
-        if name not in UNPROTECTED
+        if name not in UNPROTECTED | RESERVED
     ]
     return parents_first(tables)
 
@@ -216,6 +218,13 @@ async def test_every_table_is_protected_and_its_owner_too(catalogue: Catalogue, 
     with psycopg.connect(postgres_url) as connection:
         assert {name for (name,) in connection.execute(query)} == UNPROTECTED
     assert len(catalogue.tables) >= 16
+
+
+async def test_what_is_the_systems_alone_is_closed_to_the_app(one_connection: Database):
+    for name in RESERVED:
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            async with one_connection.for_user(uuid4()) as session:
+                await session.execute(text(f"SELECT 1 FROM {name}"))
 
 
 async def test_nobody_but_the_three_roles_has_any_right(postgres_url: str):
