@@ -96,20 +96,34 @@ def demo(
     ] = None,
     asset: Annotated[str | None, typer.Option(help="Such as BTC/USDT.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Such as 1h.")] = None,
+    *,
+    forward: Annotated[
+        bool, typer.Option("--forward", help="A forward test on the simulated exchange instead.")
+    ] = False,
+    candles_to_watch: Annotated[
+        int, typer.Option(min=1, help="After so many candles the forward test is stopped.")
+    ] = 20,
 ) -> None:
-    """Run a backtest and watch it: starts the stack if there is none, and leaves it running."""
-    from local.demo import SUBJECT, run_demo  # noqa: PLC0415  (slow to import)
+    """Run a test and watch it: starts the stack if there is none, and leaves it running."""
+    from local.demo import run_demo  # noqa: PLC0415  (slow to import)
+    from local.demo_forward import Wishes, run_forward_demo  # noqa: PLC0415
     from local.demo_market import market_of  # noqa: PLC0415
+    from local.demo_tour import SUBJECT  # noqa: PLC0415
 
     directory = DataDirectory(data_dir)
+
+    def sign_in() -> str:
+        return mint_token(directory, sub=SUBJECT, email=None, lifetime=timedelta(hours=12))
+
     with explained_errors():
-        run_demo(
-            directory,
-            market_of(candles, asset=asset, timeframe=timeframe),
-            sign_in=lambda: mint_token(
-                directory, sub=SUBJECT, email=None, lifetime=timedelta(hours=12)
-            ),
-        )
+        if not forward:
+            market = market_of(candles, asset=asset, timeframe=timeframe)
+            run_demo(directory, market, sign_in=sign_in)
+            return
+        if candles is not None:
+            raise DemoFailed("A forward test follows the exchange: leave --candles out.")
+        wishes = Wishes.of(asset, timeframe, candles_to_watch)
+        run_forward_demo(directory, wishes, sign_in=sign_in)
 
 
 @app.command()

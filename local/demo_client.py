@@ -59,16 +59,16 @@ class ApiClient:
     ) -> Json:
         return await self._call("POST", path, files={"file": (name, content)}, data=dict(fields))
 
-    async def watch(self, session_id: str) -> AsyncGenerator[Frame]:
-        """Everything that happens in a backtest, to its end, over as many sockets as it takes.
+    async def watch(self, type: str, session_id: str) -> AsyncGenerator[Frame]:
+        """Everything that happens in a test, to its end, over as many sockets as it takes.
 
         Each numbered event comes once and in order: a new socket goes on after the last number.
         `CONNECTION_LOST` says that there is none at the moment.
         """
-        last_seq = 0
+        path, last_seq = f"/ws/{type}/{session_id}", 0
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            async with aclosing(self._one_socket(session_id, last_seq)) as frames:
+            async with aclosing(self._one_socket(path, last_seq)) as frames:
                 async for frame in frames:
                     last_seq = frame.get("seq", last_seq)
                     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -79,9 +79,9 @@ class ApiClient:
             await asyncio.sleep(RETRY_SECONDS)
         raise _away(self._api_url)
 
-    async def _one_socket(self, session_id: str, last_seq: int) -> AsyncGenerator[Frame]:
+    async def _one_socket(self, path: str, last_seq: int) -> AsyncGenerator[Frame]:
         """What one connection brings; the last frame is `closed` when nothing more will come."""
-        address = f"{self._api_url.replace('http', 'ws', 1)}/ws/backtest/{session_id}"
+        address = f"{self._api_url.replace('http', 'ws', 1)}{path}"
         try:
             async with connect(
                 f"{address}?last_seq={last_seq}",

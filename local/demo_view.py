@@ -1,10 +1,10 @@
 """What the demo shows while it runs: its steps, and how the test stands, event by event."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,33 +27,7 @@ REFRESHES_PER_SECOND = 8
 LINES_OF_PROGRESS = 10
 _STEP_WIDTH = 12
 
-Show = Callable[["Standing"], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How a test stands, as far as its events have told."""
-
-    total_candles: int
-    candles: int = 0
-    equity: float
-    pnl_pct: float = 0.0
-    max_drawdown_pct: float = 0.0
-    trades: int = 0
-    won: int = 0
-    position: Json | None = None
-    decision: Json | None = None
-    trouble: str | None = None
-    pause_reason: str | None = None
-    is_connected: bool = True
-    result_id: str | None = None
-    failure: str | None = None
-
-    def after(self, frame: Frame) -> "Standing":
-        """The standing once an event is known; events that change nothing change nothing."""
-        tell = _CHANGES.get(frame["event"])
-        changes = {} if tell is None else tell(frame["data"])
-        return replace(self, **{"is_connected": True, **changes})
+Change = Callable[[Json], dict[str, Any]]
 
 
 def _stats(data: Json) -> Json:
@@ -73,7 +47,7 @@ def _error(data: Json) -> Json:
     return {"trouble" if data["recoverable"] else "failure": data["message"]}
 
 
-_CHANGES: Final[Mapping[str, Callable[[Json], dict[str, Any]]]] = MappingProxyType(
+CHANGES: Final[Mapping[str, Change]] = MappingProxyType(
     {
         "stats_update": _stats,
         "ai_decision": lambda data: {"decision": data},
@@ -85,6 +59,53 @@ _CHANGES: Final[Mapping[str, Callable[[Json], dict[str, Any]]]] = MappingProxyTy
         "connection_lost": lambda _: {"is_connected": False},
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a test stands, as far as its events have told."""
+
+    changes: ClassVar[Mapping[str, Change]] = CHANGES
+
+    total_candles: int
+    candles: int = 0
+    equity: float
+    pnl_pct: float = 0.0
+    max_drawdown_pct: float = 0.0
+    trades: int = 0
+    won: int = 0
+    position: Json | None = None
+    decision: Json | None = None
+    trouble: str | None = None
+    pause_reason: str | None = None
+    is_connected: bool = True
+    result_id: str | None = None
+    failure: str | None = None
+
+    def after(self, frame: Frame) -> Self:
+        """The standing once an event is known; events that change nothing change nothing."""
+        tell = self.changes.get(frame["event"])
+        changes = {} if tell is None else tell(frame["data"])
+        return replace(self, **{"is_connected": True, **changes})
+
+
+AnyStanding = TypeVar("AnyStanding", bound=Standing)
+Show = Callable[[AnyStanding], None]
+Describe = Callable[[AnyStanding], Sequence[Text]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing(Generic[AnyStanding]):
+    """How a test is shown, from `start` on.
+
+    `passing` is worth a look while it can be drawn over, and no line. Of `lines` there are about
+    as many in a whole test.
+    """
+
+    start: AnyStanding
+    describe: Describe[AnyStanding]
+    passing: Describe[AnyStanding]
+    lines: int = LINES_OF_PROGRESS
 
 
 class View:
@@ -123,12 +144,12 @@ class View:
             yield
 
     @contextmanager
-    def watching(self, start: Standing) -> Iterator[Show]:
+    def watching(self, drawing: Drawing[AnyStanding]) -> Iterator[Show[AnyStanding]]:
         """Show the test as it stands, again and again."""
         if not self.is_drawn_over:
-            yield _Lines(self, start).show
+            yield _Lines(self, drawing).show
             return
-        picture = _Picture(start)
+        picture = _Picture(drawing)
         with self._live(lambda: picture):
             yield picture.show
 
@@ -141,11 +162,12 @@ class View:
         )
 
 
-class _Picture:
+class _Picture(Generic[AnyStanding]):
     """The progress bar and the lines below it."""
 
-    def __init__(self, start: Standing) -> None:
-        self._standing = start
+    def __init__(self, drawing: Drawing[AnyStanding]) -> None:
+        self._drawing = drawing
+        self._standing = drawing.start
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("candle"),
@@ -157,30 +179,37 @@ class _Picture:
             TimeRemainingColumn(),
             expand=True,
         )
-        self._task = self._progress.add_task("", total=start.total_candles)
+        self._task = self._progress.add_task("", total=drawing.start.total_candles)
 
-    def show(self, standing: Standing) -> None:
+    def show(self, standing: AnyStanding) -> None:
         self._standing = standing
         self._progress.update(self._task, completed=standing.candles)
 
     def __rich__(self) -> RenderableType:
-        return Group(self._progress, *describe(self._standing))
+        lines = [*self._drawing.passing(self._standing), *self._drawing.describe(self._standing)]
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(self._progress, *lines)
 
 
-class _Lines:
-    """A line now and then."""
+class _Lines(Generic[AnyStanding]):
+    """A few lines now and then."""
 
-    def __init__(self, view: View, start: Standing) -> None:
+    def __init__(self, view: View, drawing: Drawing[AnyStanding]) -> None:
         self._view = view
-        self._shown = start
+        self._drawing = drawing
+        self._shown = drawing.start
+        self._told_candles = drawing.start.candles
 
-    def show(self, standing: Standing) -> None:
+    def show(self, standing: AnyStanding) -> None:
         was, self._shown = self._shown, standing
-        tenth = max(1, standing.total_candles // LINES_OF_PROGRESS)
-        if standing.candles // tenth > was.candles // tenth:
-            figures, decision, *_ = describe(standing)
+        part = max(1, standing.total_candles // self._drawing.lines)
+        if standing.candles // part > self._told_candles // part:
+            self._told_candles = standing.candles
+            figures, *others = self._drawing.describe(standing)
             self._view.line(f"candle {standing.candles:>4}/{standing.total_candles}  {figures}")
-            self._view.line(f"{'':>12}{decision}")
+            for other in others:
+                self._view.line(f"{'':>12}{other}")
         if was.is_connected and not standing.is_connected:
             self._view.line(_LOST)
 
@@ -190,44 +219,58 @@ _LOST = "The connection to the API broke; connecting again ..."
 
 def describe(standing: Standing) -> list[Text]:
     """The figures, the last decision, and what is the matter if anything is; each in one line."""
-    lines = [_figures(standing), _decision(standing)]
-    if not standing.is_connected:
-        lines.append(Text(_LOST, style="yellow"))
-    elif standing.pause_reason is not None:
-        lines.append(Text(f"paused: {standing.trouble or standing.pause_reason}", style="yellow"))
-    for line in lines:
-        line.no_wrap, line.overflow = True, "ellipsis"
-    return lines
+    figures = Text.assemble(account(standing), f"  {held(standing)}")
+    return [figures, decision(standing), *matter(standing)]
 
 
-def _figures(standing: Standing) -> Text:
-    position = standing.position
-    held = "no position"
-    if position is not None:
-        held = f"{position['type']} since {price(position['entry_price'])}"
+def account(standing: Standing) -> Text:
+    """Equity, profit, drawdown and trades."""
     return Text.assemble(
         f"equity {standing.equity:,.2f}  P&L ",
         signed(standing.pnl_pct, " %"),
         f"  drawdown {abs(standing.max_drawdown_pct):.2f} %"
-        f"  trades {standing.trades}, {standing.won} won  {held}",
+        f"  trades {standing.trades}, {standing.won} won",
     )
 
 
-def _decision(standing: Standing) -> Text:
-    decision = standing.decision
-    if decision is None:
+def held(standing: Standing) -> str:
+    """The open position, if there is one."""
+    position = standing.position
+    if position is None:
+        return "no position"
+    return f"{position['type']} since {price(position['entry_price'])}"
+
+
+def matter(standing: Standing) -> list[Text]:
+    """What is the matter, if anything is."""
+    if not standing.is_connected:
+        return [Text(_LOST, style="yellow")]
+    if standing.pause_reason is not None:
+        return [Text(f"paused: {standing.trouble or standing.pause_reason}", style="yellow")]
+    return []
+
+
+def decision(standing: Standing) -> Text:
+    """The last decision and its reasons."""
+    taken = standing.decision
+    if taken is None:
         return Text("no decision yet", style="dim")
-    confidence = decision["confidence"]
+    confidence = taken["confidence"]
     sure = "" if confidence is None else f" {confidence:.0f} %"
-    reasoning = " ".join(str(decision["reasoning"]).split())
+    reasoning = " ".join(str(taken["reasoning"]).split())
     return Text.assemble(
-        f"candle {decision['candle_index'] + 1}: ",
-        (f"{decision['action']}{sure}", _ACTION_STYLES.get(decision["action"], "bold")),
+        f"candle {taken['candle_index'] + 1}: ",
+        (f"{taken['action']}{sure}", _ACTION_STYLES.get(taken["action"], "bold")),
         f"  {reasoning}",
     )
 
 
 _ACTION_STYLES = MappingProxyType({"LONG": "bold green", "SHORT": "bold red", "HOLD": "dim"})
+
+
+def backtest_drawing(start: Standing, lines: int = LINES_OF_PROGRESS) -> Drawing[Standing]:
+    """How a backtest is shown."""
+    return Drawing(start=start, describe=describe, passing=lambda _: (), lines=lines)
 
 
 def signed(value: float, unit: str = "") -> Text:

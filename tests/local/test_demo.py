@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from cli import app, mint_token
 from local.data_directory import DataDirectory, ForeignIssuer, StackRecord
-from local.demo import SUBJECT, run_demo
+from local.demo import run_demo
 from local.demo_market import market_of
+from local.demo_tour import SUBJECT
 from local.simulators.exchange import SIMULATED_SOURCE, simulated_candles
 from tests.local.test_stack import alphalab, environment, wait_for
 from trading.candles import Timeframe
@@ -105,22 +106,22 @@ def test_it_goes_from_nothing_to_a_result_in_plain_lines(first: str):
 
 
 def test_where_it_points_to_there_is_something(first: str, directory: DataDirectory):
-    curl = shlex.split(_found(r"^ +(curl .*)$", first))
-    web_ui = _found(r"^Web UI +(.*)$", first)
+    curl = shlex.split(matched(r"^ +(curl .*)$", first))
+    web_ui = matched(r"^Web UI +(.*)$", first)
 
-    result = _get(directory, curl[-1])["result"]
+    result = body_of(directory, curl[-1])["result"]
     workflow = httpx.get(web_ui.replace("/namespaces/", "/api/v1/namespaces/")).json()
 
     assert f"alphalab token --data-dir {directory.path})" in curl[-2]
     assert result["total_candles"] == CANDLES
     assert workflow["workflowExecutionInfo"]["status"] == "WORKFLOW_EXECUTION_STATUS_COMPLETED"
-    assert httpx.get(_found(r"^API docs +(.*)$", first)).status_code == 200
+    assert httpx.get(matched(r"^API docs +(.*)$", first)).status_code == 200
     check_figures(result, first)
 
 
 def check_figures(result: dict[str, Any], printed: str) -> None:
     """The figures are those of the result, and agree with one another."""
-    assert f"{result['total_pnl_pct']:+,.2f} %" in _found(r"^Return +(.*)$", printed)
+    assert f"{result['total_pnl_pct']:+,.2f} %" in matched(r"^Return +(.*)$", printed)
     assert result["winning_trades"] + result["losing_trades"] == result["total_trades"] > 0
     share = 100 * result["winning_trades"] / result["total_trades"]
     assert result["win_rate"] == pytest.approx(share)
@@ -142,7 +143,7 @@ def test_on_a_terminal_it_outlives_the_api_and_comes_to_the_same_result(
     assert "found: simulated/momentum" in demo.shown
     for name in ("Return", "Trades", "Fees", "Max drawdown"):
         line = rf"^{name} +(.*?) *$"
-        assert _found(line, demo.shown) == _found(line, first)
+        assert matched(line, demo.shown) == matched(line, first)
 
 
 @pytest.mark.usefixtures("first")
@@ -154,8 +155,8 @@ def test_who_leaves_is_told_that_the_backtest_goes_on(directory: DataDirectory, 
     assert demo.end() == 130, demo.shown
     assert "goes on" in demo.shown
     assert "Traceback" not in demo.shown
-    address = _found(r"^Backtest +(http.*)$", demo.shown)
-    wait_for(lambda: _get(directory, address)["session"]["status"] == "completed", seconds=60)
+    address = matched(r"^Backtest +(http.*)$", demo.shown)
+    wait_for(lambda: body_of(directory, address)["session"]["status"] == "completed", seconds=60)
 
 
 @pytest.mark.usefixtures("first")
@@ -167,8 +168,8 @@ def test_without_a_file_the_market_is_simulated_and_said_to_be(
     run_demo(directory, market, sign_in=lambda: _token(directory), candles=24)
 
     printed = capsys.readouterr().out
-    address = _found(r"^Result +(http.*)$", printed)
-    result = _get(directory, address)["result"]
+    address = matched(r"^Result +(http.*)$", printed)
+    result = body_of(directory, address)["result"]
     assert (result["data_source"], result["total_candles"]) == (SIMULATED_SOURCE, 24)
     assert re.search(r"^Market +SIMULATED", printed, re.MULTILINE)
 
@@ -208,14 +209,14 @@ def _token(directory: DataDirectory) -> str:
     return mint_token(directory, sub=SUBJECT, email=None, lifetime=timedelta(minutes=10))
 
 
-def _get(directory: DataDirectory, address: str) -> dict[str, Any]:
+def body_of(directory: DataDirectory, address: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {_token(directory)}"}
     answer = httpx.get(address, headers=headers, timeout=30)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
 
-def _found(pattern: str, text: str) -> str:
+def matched(pattern: str, text: str) -> str:
     found = re.search(pattern, text, re.MULTILINE)
     assert found is not None, f"{pattern} in {text}"
     return found[1]

@@ -13,7 +13,7 @@ from local.data_directory import DEFAULT_DATA_DIR, DataDirectory
 from local.demo_client import CONNECTION_LOST, DemoFailed
 from local.demo_market import Span, market_of
 from local.demo_report import alphalab_command, equity_chart, figures, report
-from local.demo_view import Standing, View, describe
+from local.demo_view import Standing, View, backtest_drawing, describe
 from trading.errors import TradingError
 
 RECORDED: dict[str, Any] = json.loads(
@@ -97,7 +97,7 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then():
     console, file = _console()
     view = View(console)
 
-    with view.watching(START) as show:
+    with view.watching(backtest_drawing(START)) as show:
         for number in range(len(FRAMES)):
             show(_standing(FRAMES[: number + 1]))
     with view.waiting(lambda: "Starting"):
@@ -117,7 +117,7 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then():
 def test_on_a_terminal_a_bar_is_drawn_and_taken_away_again():
     console, file = _console(width=100, is_terminal=True)
 
-    with View(console).watching(START) as show:
+    with View(console).watching(backtest_drawing(START)) as show:
         show(_standing(FRAMES[:12]))
 
     drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
