@@ -53,7 +53,7 @@ def api_config(settings: ApiSettings) -> ApiConfig:
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         max_active_tests=settings.active_test_limits,
-        has_live_market=settings.market_data_source is not None,
+        market_source=settings.market_source,
     )
 
 

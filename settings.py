@@ -140,6 +140,12 @@ class ProcessSettings(LogSettings, DatabaseSettings, TemporalSettings):
         return tuple(key.strip() for key in self.encryption_key.get_secret_value().split(","))
 
     @property
+    def market_source(self) -> str | None:
+        """How data sets name the market data source: `exchange:binance`, `simulated`."""
+        source = self.market_data_source
+        return None if source is None else source.replace("ccxt:", "exchange:", 1)
+
+    @property
     def is_development(self) -> bool:
         return self.environment == "development"
 

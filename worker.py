@@ -18,6 +18,8 @@ from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
+from activities.backtest_candles import BacktestCandleActivities
+from activities.candle_history import CandleHistory
 from activities.contexts import SessionContexts
 from activities.decisions import DecisionActivities
 from activities.live_candles import LiveCandles, NoMarket
@@ -70,6 +72,7 @@ class Activities:
     """The activities of one worker, with everything they use."""
 
     market_data: MarketDataActivities
+    backtest_candles: BacktestCandleActivities
     live_markets: LiveMarketActivities
     sessions: SessionActivities
     decisions: DecisionActivities
@@ -87,10 +90,13 @@ def build_activities(
     mailer: Mailer | None = None,
 ) -> Activities:
     """Wire the activities over one cache of candles and settings."""
-    contexts = SessionContexts(database, MarketFrames(database))
+    frames = MarketFrames(database)
+    contexts = SessionContexts(database, frames)
     live = live or LiveCandles(database, NoMarket(), "none")
+    history = CandleHistory(database, live.market, live.source, clock=live.now_ms)
     return Activities(
         market_data=MarketDataActivities(contexts),
+        backtest_candles=BacktestCandleActivities(database, frames, history),
         live_markets=LiveMarketActivities(database, contexts, live),
         sessions=SessionActivities(database, contexts, publisher),
         decisions=DecisionActivities(
@@ -121,6 +127,7 @@ def build_workers(
         workflows=[BacktestWorkflow, ForwardTestWorkflow],
         activities=[
             activities.market_data.calculate_indicators,
+            activities.backtest_candles.load_candles,
             activities.live_markets.prepare_market,
             activities.live_markets.observe_market,
             activities.sessions.claim,
@@ -230,7 +237,7 @@ async def _live_candles(settings: WorkerSettings, database: Database) -> AsyncIt
     except ValueError as e:
         raise InvalidSettings({"MARKET_DATA_SOURCE": str(e)}) from None
     try:
-        yield LiveCandles(database, market, source.replace("ccxt:", "exchange:", 1))
+        yield LiveCandles(database, market, settings.market_source or source)
     finally:
         await market.close()
 

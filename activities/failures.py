@@ -9,6 +9,8 @@ ApplicationError types raised by activities
 ├── BudgetReached         the session's own cost limit: the session pauses
 ├── AssetUnavailable      the exchange does not list the asset of a new test: it fails
 ├── MarketUnavailable     the exchange does not answer: retried for as long as the test runs
+├── NO_CANDLES            the range of a new test has none: it fails
+├── INDICATORS_NOT_READY  they never are in the range of a new test: it fails
 ├── MailUnavailable       the mail server takes nothing for now: retried
 ├── SessionNotFound       there is no such row (any more): the workflow fails
 └── InternalFailure       a defect of ours: the session fails, with its type and no secrets

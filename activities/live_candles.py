@@ -82,6 +82,10 @@ class LiveCandles:
     def source(self) -> str:
         return self._source
 
+    @property
+    def market(self) -> Market:
+        return self._market
+
     async def now_ms(self) -> int:
         """The exchange's time, in epoch ms."""
         clock, read_at = await self._read_clock()

@@ -1,17 +1,17 @@
 """Makes a backtest: its candles, its rules and its row, then the workflow that runs it."""
 
 import asyncio
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from api.config import ApiConfig
 from api.data_sets import (
     FIXED_PRESETS,
-    MOVING_PRESETS,
     TimeRange,
     choose_data_set,
+    covering_data_set,
     newest_range,
     no_candles,
 )
@@ -31,7 +31,7 @@ from db.identifiers import new_id
 from db.market_frames import FrameKey, MarketFrame, MarketFrames, stored_formulas
 from db.models.agents import AgentRecord
 from db.models.candles import DataSetRecord
-from db.models.sessions import NewSession, SessionRecord
+from db.models.sessions import MOVING_PRESETS, NewSession, SessionRecord
 from db.models.users import UserRecord, UserSettingsRecord
 from db.repositories.agents import AgentRepository
 from db.repositories.data_sets import DataSetRepository
@@ -39,12 +39,16 @@ from db.repositories.idempotency import IdempotencyClaim, IdempotencyRepository
 from db.repositories.running_sessions import RunningSessionRepository
 from db.repositories.sessions import SessionRepository
 from db.repositories.users import UserRepository
+from db.session_windows import NeverReady, NoCandles, SessionWindow, session_window
 from trading.candles import Timeframe
-from trading.indicators import plan_indicators
+from trading.indicators import IndicatorPlan, plan_indicators
 from workflows.runtime import Temporal, workflow_id
 
 # The largest window that one session steps through.
 MAX_CANDLES = 500_000
+# How long an answer waits for candles that have to be fetched; the test does not need it.
+START_PATIENCE_S = 5.0
+_ASK_AGAIN_S = 0.1
 _PERCENT = 100
 
 _WHERE = ("body", "start_date")
@@ -52,20 +56,20 @@ _WHERE = ("body", "start_date")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """What a start is made from, read in one transaction."""
+    """What a start is made from; without a data set the range has to be fetched."""
 
     agent: AgentRecord
     settings: UserSettingsRecord
-    data_set: DataSetRecord
+    data_set: DataSetRecord | None
     range: TimeRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A session that is ready to be stored, and the candles it will run on."""
+class Started:
+    """A session that was stored, and the candles it runs on, if they are there already."""
 
-    session: NewSession
-    frame: MarketFrame
+    session: SessionRecord
+    frame: MarketFrame | None
 
 
 class Backtests:
@@ -81,25 +85,27 @@ class Backtests:
 
     async def start(
         self, user: UserRecord, wanted: StartBacktest, *, key: str | None = None
-    ) -> tuple[SessionRecord, MarketFrame]:
+    ) -> Started:
         """Commit the session's row, then start its workflow; return the row and its candles.
 
-        The `key` of an earlier request leads to the session that it started. Raises ApiError: no
-        such agent, no candles, nothing to decide on, too many tests, or Temporal away, in which
-        case the row stays and the test starts later.
+        Candles that have to be fetched are waited for a little. The `key` of an earlier request
+        leads to the session that it started. Raises ApiError: no such agent, no candles, nothing to
+        decide on, too many tests, or Temporal away, in which case the row stays and the test starts
+        later.
         """
         claim = None if key is None else claim_of(user.id, key, wanted)
         while True:  # a request that is overtaken by its twin finds the twin's session
             if claim is not None and (earlier := await self._earlier(claim)):
-                return earlier
-            if started := await self._start(user, wanted, claim):
-                return started
+                return await self._with_candles(user.id, earlier)
+            if stored := await self._stored(user, wanted, claim):
+                await start_workflow(self._temporal, stored)
+                return await self._with_candles(user.id, stored.id)
 
-    async def _start(
+    async def _stored(
         self, user: UserRecord, wanted: StartBacktest, claim: IdempotencyClaim | None
-    ) -> tuple[SessionRecord, MarketFrame] | None:
+    ) -> SessionRecord | None:
         """None when a request with the same key has started its session meanwhile."""
-        prepared = await self._prepare(user, wanted)
+        new = await self._new(user, wanted)
         async with self._database.for_user(user.id) as session:
             keys = IdempotencyRepository(session)
             if claim is not None and await keys.claim(claim) is not None:
@@ -108,51 +114,59 @@ class Backtests:
             check_room(self._config, user, await sessions.count_active(user.id))
             # It may have been archived or deleted while the candles were read.
             living(await AgentRepository(session).lock(wanted.agent_id))
-            stored = await sessions.add(prepared.session)
+            stored = await sessions.add(new)
             if claim is not None:
                 started = {"session_id": str(stored.id)}
                 await keys.answer(user.id, claim.key, status_code=201, response=started)
-        await start_workflow(self._temporal, stored)
-        return stored, prepared.frame
+        return stored
 
-    async def _earlier(self, claim: IdempotencyClaim) -> tuple[SessionRecord, MarketFrame] | None:
+    async def _earlier(self, claim: IdempotencyClaim) -> UUID | None:
         """The session that a request with the same key has started."""
         async with self._database.for_user(claim.user_id) as session:
             record = await IdempotencyRepository(session).find(claim)
-            if record is None:
-                return None
-            check_same(claim, record)
-            session_id = UUID((record.response or {})["session_id"])
-            stored = await SessionRepository(session).get(session_id)
-            settings = await RunningSessionRepository(session).settings(session_id)
-        if stored is None or settings is None:
-            raise NotFound("session")
-        return stored, await self._frames.get(claim.user_id, FrameKey.of_session(settings))
+        if record is None:
+            return None
+        check_same(claim, record)
+        return UUID((record.response or {})["session_id"])
 
-    async def _prepare(self, user: UserRecord, wanted: StartBacktest) -> Prepared:
+    async def _with_candles(self, user_id: UUID, session_id: UUID) -> Started:
+        """The session as it stands once its candles are there, or waiting for them gets long."""
+        until = time.monotonic() + START_PATIENCE_S
+        while True:
+            async with self._database.for_user(user_id) as session:
+                stored = await SessionRepository(session).get(session_id)
+                settings = await RunningSessionRepository(session).settings(session_id)
+            if stored is None:
+                raise NotFound("session")
+            if settings is not None:
+                key = FrameKey.of_session(settings)
+                return Started(session=stored, frame=await self._frames.get(user_id, key))
+            if stored.status != "initializing" or time.monotonic() > until:
+                return Started(session=stored, frame=None)
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _new(self, user: UserRecord, wanted: StartBacktest) -> NewSession:
         timeframe = Timeframe.parse(wanted.timeframe)
         basis = await self._read_basis(user.id, wanted, timeframe)
-        key = _frame_key(basis, timeframe)
-        frame = await self._frames.get(user.id, key)
-        if not len(frame):
-            raise no_candles(_WHERE)
-        # What the agent sees decides when it is ready: a formula may know no value of a real price.
-        seen = await self._frames.get(user.id, key.as_blind()) if wanted.blind else frame
-        first = seen.first_ready(wanted.indicator_readiness_threshold / _PERCENT)
-        if first is None:
-            raise _never_ready()
-        fingerprint = await asyncio.to_thread(frame.candles.fingerprint)
-        session = _new_session(user.id, wanted, basis, timeframe).model_copy(
-            update={
-                "start_date": _moment(int(frame.candles.open_time[0])),
-                "end_date": _last_close(frame, timeframe),
-                "warm_up_candles": key.warm_up,
-                "total_candles": len(frame),
-                "first_decision_candle": first,
-                "data_fingerprint": fingerprint,
-            }
-        )
-        return Prepared(session=session, frame=frame)
+        new = _new_session(user.id, wanted, basis, timeframe)
+        if basis.data_set is None:
+            plan = _plan(basis.agent)
+            waiting = {"warm_up_candles": plan.warm_up, "data_source": self._config.market_source}
+            return new.model_copy(update=waiting)
+        window = await self._window(user.id, wanted, _frame_key(basis, basis.data_set, timeframe))
+        chosen = {"data_set_id": basis.data_set.id, "data_source": basis.data_set.source}
+        return new.model_copy(update=asdict(window) | chosen)
+
+    async def _window(self, user_id: UUID, wanted: StartBacktest, key: FrameKey) -> SessionWindow:
+        readiness = wanted.indicator_readiness_threshold / _PERCENT
+        try:
+            return await session_window(
+                self._frames, user_id, key, blind=wanted.blind, readiness=readiness
+            )
+        except NoCandles:
+            raise no_candles(_WHERE) from None
+        except NeverReady:
+            raise _never_ready() from None
 
     async def _read_basis(
         self, user_id: UUID, wanted: StartBacktest, timeframe: Timeframe
@@ -166,11 +180,43 @@ class Backtests:
         agent = living(agent)
         if agent.api_key_id is None:
             raise Conflict("Give the agent an API key before it is tested.", code="NO_API_KEY")
-        range_ = _range(wanted, candidates, timeframe)
-        data_set = choose_data_set(candidates, timeframe, range_)
-        if data_set is None:
-            raise no_candles(_WHERE)
+        # What a history has, and lacks, the workflow finds out.
+        whole = [each for each in candidates if not each.is_history]
+        is_fetched = self._config.market_source is not None and wanted.data_source in {
+            None,
+            self._config.market_source,
+        }
+        choose = _chosen_or_fetched if is_fetched else _chosen
+        data_set, range_ = choose(wanted, whole, timeframe)
         return Basis(agent=agent, settings=settings, data_set=data_set, range=range_)
+
+
+def _chosen(
+    wanted: StartBacktest, candidates: Sequence[DataSetRecord], timeframe: Timeframe
+) -> tuple[DataSetRecord, TimeRange]:
+    """The set that has the range, or most of it."""
+    range_ = _range(wanted, candidates, timeframe)
+    data_set = choose_data_set(candidates, timeframe, range_)
+    if data_set is None:
+        raise no_candles(_WHERE)
+    return data_set, range_
+
+
+def _chosen_or_fetched(
+    wanted: StartBacktest, candidates: Sequence[DataSetRecord], timeframe: Timeframe
+) -> tuple[DataSetRecord | None, TimeRange]:
+    """The set that has all of the range; without one the range is fetched."""
+    days = MOVING_PRESETS.get(wanted.date_preset or "")
+    if days is None:
+        range_ = _range(wanted, candidates, timeframe)
+        return covering_data_set(candidates, timeframe, range_), range_
+    # A set that is followed live ends where it was left, not at the newest candle.
+    whole = [each for each in candidates if not each.grows]
+    if whole:
+        newest = newest_range(whole, timeframe, days)
+        if (data_set := covering_data_set(whole, timeframe, newest)) is not None:
+            return data_set, newest
+    return None, TimeRange.until_now(timeframe, days)
 
 
 def _range(
@@ -196,17 +242,20 @@ def _range(
     return chosen
 
 
-def _frame_key(basis: Basis, timeframe: Timeframe) -> FrameKey:
-    custom = stored_formulas(basis.agent.custom_indicators)
-    plan = plan_indicators(basis.agent.indicators, custom)
+def _plan(agent: AgentRecord) -> IndicatorPlan:
+    return plan_indicators(agent.indicators, stored_formulas(agent.custom_indicators))
+
+
+def _frame_key(basis: Basis, data_set: DataSetRecord, timeframe: Timeframe) -> FrameKey:
+    plan = _plan(basis.agent)
     return FrameKey(
-        data_set_id=basis.data_set.id,
+        data_set_id=data_set.id,
         start_ms=basis.range.start_ms,
         end_ms=basis.range.end_ms,
         timeframe=timeframe,
         warm_up=plan.warm_up,
         identifiers=plan.identifiers,
-        custom=custom,
+        custom=plan.custom,
     )
 
 
@@ -224,8 +273,6 @@ def _new_session(
         agent_version_id=agent.agent_version_id,
         agent_name=agent.name,
         workflow_id=workflow_id(session_id),
-        data_set_id=basis.data_set.id,
-        data_source=basis.data_set.source,
         rules=stored_rules(rules),
         type="backtest",
         status="initializing",
@@ -249,16 +296,6 @@ def _new_session(
         blind=wanted.blind,
         max_cost_usd=wanted.max_cost_usd,
     )
-
-
-def _last_close(frame: MarketFrame, timeframe: Timeframe) -> datetime:
-    """The end that later candles of a growing data set cannot move."""
-    close_ms = int(frame.candles.open_time[-1]) + timeframe.milliseconds
-    return _moment(close_ms)
-
-
-def _moment(epoch_ms: int) -> datetime:
-    return datetime.fromtimestamp(epoch_ms / 1000, tz=UTC)
 
 
 def _never_ready() -> Invalid:

@@ -14,6 +14,8 @@ class ApiConfig:
     `public_url` is where browsers reach the API; links are built from it, never from headers.
 
     `max_active_tests` is by plan; None is no limit.
+
+    `market_source` is how data sets name the market data source, such as `exchange:binance`.
     """
 
     version: str
@@ -21,7 +23,11 @@ class ApiConfig:
     cors_origins: tuple[str, ...] = ("http://localhost:3000",)
     max_active_tests: Mapping[str, int] | None = field(default_factory=lambda: PLAN_LIMITS)
     socket_stall_limit_s: float = 30.0
-    has_live_market: bool = False
+    market_source: str | None = None
+
+    @property
+    def has_live_market(self) -> bool:
+        return self.market_source is not None
 
     @property
     def websocket_url(self) -> str:

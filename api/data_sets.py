@@ -12,8 +12,6 @@ from trading.candles import Timeframe
 
 ONE_DAY = timedelta(days=1)
 
-# The newest so many days.
-MOVING_PRESETS = MappingProxyType({"7d": 7, "30d": 30, "90d": 90})
 # First and last day, both included.
 FIXED_PRESETS = MappingProxyType(
     {
@@ -40,6 +38,14 @@ class TimeRange:
         end = _end_of(data_set, timeframe)
         return cls(start=end - days * ONE_DAY, end=end)
 
+    @classmethod
+    def until_now(cls, timeframe: Timeframe, days: int) -> Self:
+        """The last `days` days up to the close of the newest candle, by our clock."""
+        length = timeframe.milliseconds
+        end_ms = epoch_ms(datetime.now(tz=UTC)) // length * length
+        end = datetime.fromtimestamp(end_ms / 1000, tz=UTC)
+        return cls(start=end - days * ONE_DAY, end=end)
+
     @property
     def start_ms(self) -> int:
         return epoch_ms(self.start)
@@ -53,12 +59,20 @@ def choose_data_set(
     candidates: Sequence[DataSetRecord], timeframe: Timeframe, wanted: TimeRange
 ) -> DataSetRecord | None:
     """Return the first set that covers the range, else the one with most of it, if any has."""
+    if (covering := covering_data_set(candidates, timeframe, wanted)) is not None:
+        return covering
     shares = [(_overlap(each, timeframe, wanted), each) for each in candidates]
-    covering = [each for share, each in shares if share >= wanted.end - wanted.start]
-    if covering:
-        return covering[0]
     touching = [pair for pair in shares if pair[0] > timedelta(0)]
     return max(touching, key=lambda pair: pair[0])[1] if touching else None
+
+
+def covering_data_set(
+    candidates: Sequence[DataSetRecord], timeframe: Timeframe, wanted: TimeRange
+) -> DataSetRecord | None:
+    """Return the first set that covers the range."""
+    span = wanted.end - wanted.start
+    covering = (each for each in candidates if _overlap(each, timeframe, wanted) >= span)
+    return next(covering, None)
 
 
 def newest_range(candidates: Sequence[DataSetRecord], timeframe: Timeframe, days: int) -> TimeRange:

@@ -60,7 +60,8 @@ class FrameKey:
 class MarketFrame:
     """The candles of a window, without their warm-up, and each indicator's value at each of them.
 
-    `warm_up` candles came before them. In a blind frame prices are multiplied by `price_factor`, so that the first close is 100.
+    `warm_up` candles came before them. In a blind frame prices are multiplied by `price_factor`, so
+    that the first close is 100.
     """
 
     candles: CandleSeries

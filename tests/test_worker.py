@@ -20,6 +20,7 @@ from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionR
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.backtest_candles import BacktestCandleActivities
 from activities.decisions import DecisionActivities
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
@@ -199,6 +200,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
     steps, decisions = (worker.config() for worker in workers)
     classes = (
         MarketDataActivities,
+        BacktestCandleActivities,
         LiveMarketActivities,
         SessionActivities,
         DecisionActivities,

@@ -1,15 +1,19 @@
 """A backtest: an agent trades recorded candles, one durable step after another."""
 
+from dataclasses import replace
+
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 from typing_extensions import override
 
 with workflow.unsafe.imports_passed_through():
+    from activities.backtest_candles import BacktestCandleActivities, BacktestInput
     from activities.sessions import (
         ChunkInput,
         ClaimResult,
         SessionActivities,
     )
-    from workflows.policies import CHUNK, PLAYBACK_DELAY
+    from workflows.policies import CHUNK, MARKET, PLAYBACK_DELAY
 
 from workflows.session_run import Control, SessionParams, SessionResult, SessionRun
 
@@ -32,6 +36,30 @@ class BacktestWorkflow(SessionRun):
             self._receive("speed", control)
         else:
             workflow.logger.warning("ignored an unknown speed")
+
+    @override
+    async def _take_ownership(self) -> ClaimResult:
+        if self._params.load_candles:
+            await self._load_candles()
+            self._params = replace(self._params, load_candles=False)
+        return await super()._take_ownership()
+
+    async def _load_candles(self) -> None:
+        """Wait for the candles of the range, or for a stop, which leaves nothing to show."""
+        loading = workflow.start_activity_method(
+            BacktestCandleActivities.load_candles,
+            BacktestInput(session_id=self._params.session_id, user_id=self._params.user_id),
+            summary="candles of the range",
+            **MARKET,
+        )
+        try:
+            await self._unless_stopped(loading)
+        except ActivityError as e:
+            if not (is_cancelled_exception(e) and self._stop_is_waiting()):
+                raise
+            raise e from ApplicationError(
+                "The test was stopped before its candles were there.", type="STOPPED_BEFORE_START"
+            )
 
     @override
     async def _test(self, claim: ClaimResult) -> SessionResult:

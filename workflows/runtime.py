@@ -69,6 +69,7 @@ class SessionStart:
     timeframe: str
     mode: str
     type: SessionType = "backtest"
+    load_candles: bool = False
 
 
 class StartableSession(Protocol):
@@ -88,6 +89,8 @@ class StartableSession(Protocol):
     def mode(self) -> str: ...
     @property
     def type(self) -> SessionType: ...
+    @property
+    def data_set_id(self) -> UUID | None: ...
 
 
 def workflow_id(session_id: UUID, type: SessionType = "backtest") -> str:
@@ -141,7 +144,7 @@ class Temporal:
             async with _answered_within(CALL_TIMEOUT):
                 await self._client.start_workflow(
                     _RUNS[start.type],
-                    SessionParams(session_id=str(start.session_id), user_id=str(start.user_id)),
+                    _params(start),
                     id=workflow_id(start.session_id, start.type),
                     task_queue=self._task_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -229,6 +232,7 @@ class Temporal:
                 timeframe=session.timeframe,
                 mode=session.mode,
                 type=session.type,
+                load_candles=session.type == "backtest" and session.data_set_id is None,
             )
         )
 
@@ -274,6 +278,14 @@ async def _answered_within(limit: timedelta) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise RPCError("no answer in time", RPCStatusCode.DEADLINE_EXCEEDED, b"") from None
+
+
+def _params(start: SessionStart) -> SessionParams:
+    return SessionParams(
+        session_id=str(start.session_id),
+        user_id=str(start.user_id),
+        load_candles=start.load_candles,
+    )
 
 
 def _search_attributes(start: SessionStart) -> TypedSearchAttributes:

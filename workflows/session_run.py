@@ -38,10 +38,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionParams:
-    """What a run needs to know; everything else is the session's row."""
+    """What a run needs to know; everything else is the session's row.
+
+    With `load_candles` the range of the test has to be fetched before it can begin.
+    """
 
     session_id: str
     user_id: str
+    load_candles: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

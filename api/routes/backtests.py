@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
+from api.backtests import Started
 from api.dependencies import CurrentUser, InjectedServices, Services
 from api.errors import NotFound
 from api.idempotency import IdempotencyKey
@@ -26,8 +27,7 @@ from api.schemas.arena import (
     StopTest,
 )
 from api.schemas.errors import documented
-from db.market_frames import MarketFrame
-from db.models.sessions import UNFINISHED, SessionRecord
+from db.models.sessions import UNFINISHED
 from db.repositories.sessions import SessionRepository
 
 router = APIRouter(
@@ -45,9 +45,14 @@ async def start_backtest(
     wanted: StartBacktest,
     key: IdempotencyKey = None,
 ) -> StartAnswer:
-    """Start a backtest; watch it on `websocket_url`."""
-    session, frame = await services.backtests.start(user, wanted, key=key)
-    return StartAnswer(session=_started(services, session, frame), message="Backtest started")
+    """Start a backtest; watch it on `websocket_url`.
+
+    Candles that have to be fetched are waited for some seconds. A test whose candles take longer
+    begins later, and fails if there are none; until then `total_candles` is 0, and the dates are
+    those that were asked for.
+    """
+    started = await services.backtests.start(user, wanted, key=key)
+    return StartAnswer(session=_started(services, started), message="Backtest started")
 
 
 @router.get("/active")
@@ -121,7 +126,9 @@ async def stop(
     )
 
 
-def _started(services: Services, session: SessionRecord, frame: MarketFrame) -> StartedSession:
+def _started(services: Services, started: Started) -> StartedSession:
+    session = started.session
+    candles = () if started.frame is None else started.frame.candles
     return StartedSession.model_validate(
         session.model_dump()
         | {
@@ -136,7 +143,7 @@ def _started(services: Services, session: SessionRecord, frame: MarketFrame) -> 
                     close=candle.close,
                     volume=candle.volume,
                 )
-                for candle in islice(frame.candles, PREVIEW_CANDLES)
+                for candle in islice(candles, PREVIEW_CANDLES)
             ],
         }
     )

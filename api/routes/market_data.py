@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Query, UploadFile
 
 from api.candles import find_candles, find_indicators
-from api.data_sets import FIXED_PRESETS, MOVING_PRESETS
+from api.data_sets import FIXED_PRESETS
 from api.dependencies import CurrentUser, InjectedServices, SignedInRoute
 from api.errors import translate_trading_error
 from api.indicators import checked_plan
@@ -32,6 +32,7 @@ from api.schemas.market_data import (
     TimeframeOut,
     TimeframesAnswer,
 )
+from db.models.sessions import MOVING_PRESETS
 from db.repositories.data_sets import DataSetRepository
 from integrations.candle_files import read_candle_file
 from trading.candles import CandleSeries, Timeframe, asset_id

@@ -44,8 +44,11 @@ _COVER = text("""
     WHERE id = :data_set_id
 """)
 
-_COUNT = text("""
-    SELECT count(*) FROM candles WHERE data_set_id = :data_set_id
+_EXTENT = text("""
+    SELECT count(*) AS count,
+        CAST(extract(epoch FROM min(open_time)) * 1000 AS bigint) AS first_open,
+        CAST(extract(epoch FROM max(open_time)) * 1000 AS bigint) AS last_open
+    FROM candles WHERE data_set_id = :data_set_id
         AND open_time >= to_timestamp(:start_ms / 1000.0)
         AND open_time < to_timestamp(:end_ms / 1000.0)
 """)
@@ -57,6 +60,15 @@ class Stretch:
 
     start_ms: int
     end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How many candles there are, and the openings of the first and the last (epoch ms)."""
+
+    count: int
+    first_open: int | None
+    last_open: int | None
 
 
 class HistorySetRepository:
@@ -102,10 +114,10 @@ class HistorySetRepository:
             | {"count": len(series), "first_ms": times[0], "last_ms": times[-1]},
         )
 
-    async def count(self, data_set_id: UUID, stretch: Stretch) -> int:
-        """How many candles open within a stretch."""
-        result = await self._session.execute(_COUNT, _bound(data_set_id, stretch))
-        return int(result.scalar_one())
+    async def extent(self, data_set_id: UUID, stretch: Stretch) -> Extent:
+        """What there is of the candles that open within a stretch."""
+        result = await self._session.execute(_EXTENT, _bound(data_set_id, stretch))
+        return Extent(**result.mappings().one())
 
 
 def _bound(data_set_id: UUID, stretch: Stretch) -> dict[str, object]:

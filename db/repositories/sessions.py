@@ -36,6 +36,7 @@ class StaleSession:
     asset: str
     timeframe: str
     mode: str
+    data_set_id: UUID | None
 
 
 class SessionRepository:
