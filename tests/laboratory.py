@@ -90,6 +90,8 @@ class Plan:
     rules: Rules = field(default_factory=default_rules)
     indicators: Sequence[str] = ("rsi_14", "ema_20")
     data_set_id: UUID | None = None
+    # From and to: a backtest whose candles have to be fetched.
+    fetched: tuple[datetime, datetime] | None = None
     api_key: str | None = "sk-or-v1-test"
     # More than the data holds makes a session that no correct start would make.
     total_candles: int | None = None
@@ -151,9 +153,11 @@ class Laboratory:
     async def add_session(self, plan: Plan) -> UUID:
         """Insert a session that could start, with an agent and a key of its own."""
         is_live, data_set_id = plan.type == "forward", plan.data_set_id
-        if data_set_id is None and not is_live:
+        is_stored = not is_live and plan.fetched is None
+        if data_set_id is None and is_stored:
             data_set_id = await self.add_candles(walk(WARM_UP + plan.candles))
-        start = FIRST_CANDLE + timedelta(hours=WARM_UP)
+        first = FIRST_CANDLE + timedelta(hours=WARM_UP)
+        start, end = plan.fetched or (first, first + timedelta(hours=plan.candles))
         agent = await self._add_agent(plan)
         session_id = new_id()
         async with self.database.for_user(self.user_id) as session:
@@ -174,19 +178,21 @@ class Laboratory:
                     timeframe=plan.timeframe,
                     starting_capital=plan.rules.starting_capital,
                     start_date=None if is_live else start,
-                    end_date=None if is_live else start + timedelta(hours=plan.candles),
+                    end_date=None if is_live else end,
                     playback_speed=plan.speed,
                     decision_mode="every_candle" if plan.interval == 1 else "every_n_candles",
                     decision_interval_candles=plan.interval,
                     warm_up_candles=WARM_UP,
-                    total_candles=0 if is_live else plan.total_candles or plan.candles,
+                    total_candles=(plan.total_candles or plan.candles) if is_stored else 0,
                     blind=plan.blind,
                     max_cost_usd=plan.max_cost_usd,
                 )
             )
         return session_id
 
-    async def start(self, session_id: UUID, type: SessionType = "backtest") -> None:
+    async def start(
+        self, session_id: UUID, type: SessionType = "backtest", *, load_candles: bool = False
+    ) -> None:
         await self.temporal.start(
             SessionStart(
                 session_id=session_id,
@@ -196,6 +202,7 @@ class Laboratory:
                 timeframe="1h",
                 mode="omni",
                 type=type,
+                load_candles=load_candles,
             )
         )
 
@@ -208,7 +215,7 @@ class Laboratory:
     async def started(self, plan: Plan) -> UUID:
         """Start a test; return the session's id."""
         session_id = await self.add_session(plan)
-        await self.start(session_id, plan.type)
+        await self.start(session_id, plan.type, load_candles=plan.fetched is not None)
         return session_id
 
     async def ended(
