@@ -144,10 +144,11 @@ def test_simulators_that_die_and_later_ones_go_on_in_time(directory: DataDirecto
     stored = json.loads((directory.path / "exchange-clock.json").read_text())
     again, address = simulators(directory, ports, SIMULATED_EXCHANGE_SPEED="1800")
     with again:
+        earliest = ClockOrigin(**stored).time_ms(time.time() * 1000)
         third, _ = time_at(address)
-        wall_ms = time.time() * 1000
+        latest = ClockOrigin(**stored).time_ms(time.time() * 1000)
 
     assert speed == 1800
-    assert stored["wall_ms"] <= stored["exchange_ms"] <= first <= second <= third
+    assert first < second < third
     # Three processes, one clock: all that passed is our time, 1800 times as fast.
-    assert third == pytest.approx(ClockOrigin(**stored).time_ms(wall_ms), abs=1800 * 1_000)
+    assert earliest <= third <= latest
