@@ -33,7 +33,7 @@ FAST: Final = {"SIMULATED_EXCHANGE_SPEED": "1800"}
 SIMULATED_MODEL = "simulated/always-long"
 # A candle lasts at least so long here: time to look, and for a language model to answer.
 SIMULATED_SECONDS, REAL_SECONDS = 2.0, 20.0
-SLOW_SECONDS = 10.0
+LEAST_SECONDS, SLOW_SECONDS = 0.5, 10.0
 
 BACKTEST_CANDLES = 24
 BACKTEST_LINES = 2
@@ -90,7 +90,7 @@ class _ForwardDemo:
         speed = await exchange_speed(self._tour)
         brain = await find_brain(self._tour, SIMULATED_MODEL)
         agent = await ensure_agent(self._tour, brain, "Forward demo")
-        running = await self._running(agent)
+        running = await self._running(agent, speed)
         if running is None:
             await self._earn(agent, brain)
             running = await self._start(agent, brain, speed)
@@ -105,20 +105,24 @@ class _ForwardDemo:
             seconds=ended["elapsed_seconds"],
         )
 
-    async def _running(self, agent: Json) -> Json | None:
-        """The agent's test that an earlier demo has left running."""
+    async def _running(self, agent: Json, speed: float) -> Json | None:
+        """The agent's test that an earlier demo has left running, if it can be watched.
+
+        One that was started on a slower clock would run after its candles for ever: it is stopped.
+        """
         active = (await self._tour.client.get("/api/arena/forward/active"))["sessions"]
-        own = next((each for each in active if each["agent_id"] == agent["id"]), None)
-        if own is None:
-            return None
-        answer = await self._tour.client.get(f"/api/arena/forward/{own['id']}")
-        session: Json = answer["session"]
-        self._tour.view.step(
-            "Forward",
-            f"goes on where it was left: {session['asset']} {session['timeframe']}, "
-            f"{counted(session['current_candle'], 'candle')} so far",
-        )
-        return session
+        for own in (each for each in active if each["agent_id"] == agent["id"]):
+            session = DemoSession(id=own["id"], type="forward")
+            told = f"{own['asset']} {own['timeframe']}"
+            if candle_seconds(Timeframe(own["timeframe"]), speed) < LEAST_SECONDS:
+                await stop(self._tour, session)
+                self._tour.view.step("Forward", f"{told} stopped: too fast with this clock")
+                continue
+            running: Json = (await self._tour.client.get(session.path))["session"]
+            so_far = counted(running["current_candle"], "candle")
+            self._tour.view.step("Forward", f"goes on where it was left: {told}, {so_far} so far")
+            return running
+        return None
 
     async def _earn(self, agent: Json, brain: Brain) -> None:
         """A forward test needs a profitable backtest of its agent: run them until one is."""
@@ -157,14 +161,14 @@ class _ForwardDemo:
             },
         )
         session: Json = answer["session"]
-        candle_seconds = timeframe.milliseconds / 1000 / speed
+        lasts = candle_seconds(timeframe, speed)
         self._tour.view.step(
             "Forward",
             f"{session['asset']} {timeframe} of the SIMULATED exchange, a decision every candle; "
             f"{counted(self._wishes.candles, 'candle')} take about "
-            f"{duration(self._wishes.candles * candle_seconds)}",
+            f"{duration(self._wishes.candles * lasts)}",
         )
-        if candle_seconds > SLOW_SECONDS and brain.is_simulated:
+        if lasts > SLOW_SECONDS and brain.is_simulated:
             self._say_slow(speed)
         return session
 
@@ -245,8 +249,13 @@ async def exchange_speed(tour: Tour) -> float:
 
 def timeframe_for(speed: float, least_seconds: float) -> Timeframe:
     """The shortest timeframe whose candle lasts so long by our clock."""
-    lasting = (each for each in Timeframe if each.milliseconds / 1000 / speed >= least_seconds)
+    lasting = (each for each in Timeframe if candle_seconds(each, speed) >= least_seconds)
     return next(lasting, Timeframe.DAY_1)
+
+
+def candle_seconds(timeframe: Timeframe, speed: float) -> float:
+    """How long a candle lasts by our clock."""
+    return timeframe.milliseconds / 1000 / speed
 
 
 def stretches(series: CandleSeries) -> list[CandleSeries]:
