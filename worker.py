@@ -26,11 +26,15 @@ from activities.live_candles import LiveCandles, NoMarket
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
 from activities.notifications import NotificationActivities
-from activities.reconciliation import Reconciler
+from activities.positions import PositionActivities
+from activities.price_feeds import PriceFeedActivities
+from activities.prices import NoFeeds
+from activities.reconciliation import HeldAssets, Reconciler
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
 from db.engine import Database
 from db.market_frames import MarketFrames
+from events.prices import PriceBoard
 from events.publisher import EventPublisher
 from integrations.exchanges.exchange_market import open_market
 from integrations.mail.mailer import Mailer, MailServer
@@ -39,6 +43,7 @@ from observability import configure_logging
 from settings import InvalidSettings, SettingsError, WorkerSettings, worker_settings
 from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
+from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import Temporal, connect
 from workflows.session_run import decision_queue
 
@@ -74,6 +79,8 @@ class Activities:
     market_data: MarketDataActivities
     backtest_candles: BacktestCandleActivities
     live_markets: LiveMarketActivities
+    positions: PositionActivities
+    price_feeds: PriceFeedActivities
     sessions: SessionActivities
     decisions: DecisionActivities
     results: ResultActivities
@@ -82,14 +89,19 @@ class Activities:
 
 def build_activities(
     database: Database,
-    publisher: EventPublisher,
+    redis: Redis,
     openrouter: OpenRouterClient,
     keys: FernetKeyRing,
     live: LiveCandles | None = None,
     *,
+    temporal: Temporal | None = None,
     mailer: Mailer | None = None,
 ) -> Activities:
-    """Wire the activities over one cache of candles and settings."""
+    """Wire the activities over one cache of candles and settings.
+
+    Without `temporal` nobody keeps price feeds going or hears that a position was touched.
+    """
+    publisher, signals = EventPublisher(redis), temporal or NoFeeds()
     frames = MarketFrames(database)
     contexts = SessionContexts(database, frames)
     live = live or LiveCandles(database, NoMarket(), "none")
@@ -98,6 +110,8 @@ def build_activities(
         market_data=MarketDataActivities(contexts),
         backtest_candles=BacktestCandleActivities(database, frames, history),
         live_markets=LiveMarketActivities(database, contexts, live),
+        positions=PositionActivities(database, contexts, publisher, live, signals),
+        price_feeds=PriceFeedActivities(database, live, PriceBoard(redis), signals),
         sessions=SessionActivities(database, contexts, publisher),
         decisions=DecisionActivities(
             database, contexts, publisher, openrouter, keys, exchange_time=live.now_ms
@@ -124,12 +138,15 @@ def build_workers(
     steps = Worker(
         client,
         task_queue=task_queue,
-        workflows=[BacktestWorkflow, ForwardTestWorkflow],
+        workflows=[BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow],
         activities=[
             activities.market_data.calculate_indicators,
             activities.backtest_candles.load_candles,
             activities.live_markets.prepare_market,
             activities.live_markets.observe_market,
+            activities.positions.fill_order,
+            activities.positions.leave_position,
+            activities.price_feeds.follow_prices,
             activities.sessions.claim,
             activities.sessions.execute_step,
             activities.sessions.run_candles,
@@ -205,7 +222,13 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
         keys = FernetKeyRing(settings.encryption_keys)
         live = await stack.enter_async_context(_live_candles(settings, database))
         activities = build_activities(
-            database, EventPublisher(redis), openrouter, keys, live, mailer=mailer_of(settings)
+            database,
+            redis,
+            openrouter,
+            keys,
+            live,
+            temporal=Temporal(client, settings.temporal_task_queue),
+            mailer=mailer_of(settings),
         )
         yield client, database, activities
 
@@ -260,7 +283,10 @@ async def run(settings: WorkerSettings) -> None:
         )
         for each in workers:
             await stack.enter_async_context(each)
-        reconciler = Reconciler(database, Temporal(client, settings.temporal_task_queue))
+        temporal = Temporal(client, settings.temporal_task_queue)
+        source = settings.market_source
+        watch = HeldAssets(temporal, source) if source is not None else None
+        reconciler = Reconciler(database, temporal, watch)
         reconciling = asyncio.create_task(reconciler.run_every(RECONCILE_INTERVAL_S))
         _logger.info("worker_ready", task_queue=settings.temporal_task_queue)
         await stopped.wait()

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from activities.contexts import SessionContext
 from db.engine import Database
 from db.repositories.live_sets import LiveSet, LiveSetRepository
-from integrations.exchanges.market import MarketClock
-from trading.candles import CandleSeries, Timeframe
+from integrations.exchanges.market import MarketClock, Ticker
+from trading.candles import Candle, CandleSeries, Timeframe
 from trading.schedule import opened_at
 
 # How long the exchange's clock is trusted to run beside ours before it is read again.
@@ -28,6 +29,12 @@ class Market(Protocol):
         self, asset: str, timeframe: Timeframe, *, since_ms: int, until_ms: int
     ) -> CandleSeries: ...
 
+    async def forming(self, asset: str, timeframe: Timeframe) -> Candle | None: ...
+
+    async def minutes(self, asset: str, *, since_ms: int) -> list[Candle]: ...
+
+    def tickers(self, asset: str) -> AsyncIterator[Ticker]: ...
+
 
 class NoMarket:
     """What a worker without a source has: forward tests wait until it gets one."""
@@ -41,6 +48,15 @@ class NoMarket:
         stretch = f"{asset} {timeframe} from {since_ms} to {until_ms}"
         raise ConnectionError(f"this worker has no MARKET_DATA_SOURCE for {stretch}")
 
+    async def forming(self, asset: str, timeframe: Timeframe) -> Candle | None:
+        raise ConnectionError(f"this worker has no MARKET_DATA_SOURCE for {asset} {timeframe}")
+
+    async def minutes(self, asset: str, *, since_ms: int) -> list[Candle]:
+        raise ConnectionError(f"this worker has no MARKET_DATA_SOURCE for {asset} at {since_ms}")
+
+    def tickers(self, asset: str) -> AsyncIterator[Ticker]:
+        raise ConnectionError(f"this worker has no MARKET_DATA_SOURCE for {asset}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
@@ -51,12 +67,22 @@ class Series:
     timeframe: Timeframe
 
 
+def series_of(context: SessionContext) -> Series:
+    """The series that a forward test follows."""
+    key = context.frame_key
+    return Series(
+        data_set_id=key.data_set_id, asset=context.settings.asset, timeframe=key.timeframe
+    )
+
+
 @dataclass(slots=True, kw_only=True)
 class _Known:
     """What this process knows of a series: its newest candle, and when it last asked for more."""
 
     newest: int | None = None
     asked_at: float = float("-inf")
+    forming: Candle | None = None
+    formed_at: float = float("-inf")
 
 
 class LiveCandles:
@@ -94,6 +120,19 @@ class LiveCandles:
     async def speed(self) -> float:
         """How fast the exchange's clock runs; 1 for every real one."""
         return (await self._read_clock())[0].speed
+
+    async def forming(self, series: Series) -> Candle | None:
+        """The candle that is open now, as it was a moment ago; None before its first trade.
+
+        Asked for once by all who want it at the same time: their orders fill at one open.
+        """
+        async with self._asking.setdefault(series.data_set_id, asyncio.Lock()):
+            known = self._known.setdefault(series.data_set_id, _Known())
+            age = self._monotonic() - known.formed_at
+            if age > ASKING_PAUSE_S / max(1.0, await self.speed()):
+                known.forming = await self._market.forming(series.asset, series.timeframe)
+                known.formed_at = self._monotonic()
+            return known.forming
 
     async def prepare(
         self, asset: str, timeframe: Timeframe, *, warm_up: int

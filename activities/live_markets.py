@@ -9,7 +9,7 @@ from temporalio import activity
 from activities.contexts import SessionContexts
 from activities.failures import activity_failures, market_failures
 from activities.heartbeats import heartbeating
-from activities.live_candles import LiveCandles, Series
+from activities.live_candles import LiveCandles, series_of
 from db.engine import Database
 from db.repositories.forward_sessions import ForwardSessionRepository
 from trading.candles import Timeframe
@@ -75,13 +75,8 @@ class LiveMarketActivities:
         with activity_failures(), market_failures(), heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
             key, length = context.frame_key, context.rules.timeframe_ms
-            series = Series(
-                data_set_id=key.data_set_id,
-                asset=context.settings.asset,
-                timeframe=key.timeframe,
-            )
             now = await self._live.now_ms()
-            newest = await self._live.catch_up(series, now, since=key.start_ms)
+            newest = await self._live.catch_up(series_of(context), now, since=key.start_ms)
             # What lies before the test is in no frame of its own.
             until = newest if newest is not None and newest >= key.start_ms else 0
             frame = await self._contexts.frame(context, until=until)

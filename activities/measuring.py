@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.contexts import SessionContext
+from activities.recordings import recorded_decision, sightings_of, trade_of
 from activities.step_rows import clamped_percent
 from db.market_frames import MarketFrame
 from db.models import NewResult
 from db.repositories.finished_sessions import (
-    ClosedTrade,
     FinishedSessionRepository,
-    RecordedDecision,
     SessionTotals,
 )
 from db.repositories.steps import StepRepository
 from events.durations import display_duration
 from events.payloads import percent, result_id
-from trading.decisions import Action, Decision, OrderTerms
 from trading.metrics import (
     Costs,
     Metrics,
@@ -34,9 +32,9 @@ from trading.metrics import (
     thin_curve,
     total_costs,
 )
-from trading.orders import ExitType, Side, Trade
+from trading.orders import ExitType
 from trading.rules import Intrabar
-from trading.simulation import SimulationState, Step, replay
+from trading.simulation import Sighting, SimulationState, Step, replay
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -60,11 +58,19 @@ _FRACTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a test ended: its last act and why; `closes` says whether a position was to be closed."""
+    """How a test ended: its last act and why; `closes` says whether a position was to be closed.
+
+    `sighting` is what a stop closed the position by, where that was not a candle's close.
+    """
 
     step: Step
     reason: str
     closes: bool = True
+    sighting: Sighting | None = None
+
+    def seen_after(self, stepped: int) -> dict[int, Sighting]:
+        """The last sighting under the number of the candle that it belongs to."""
+        return {} if self.sighting is None else {stepped: self.sighting}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,7 @@ async def measure(
     equity = np.array([value for _, value in curve], dtype=np.float64)
     if equity.size:
         equity[-1] = ended.step.equity
-    trades = [_trade(row) for row in await finished.trades(context.session_id)]
+    trades = [trade_of(row) for row in await finished.trades(context.session_id)]
     if ended.step.closed is not None:
         trades.append(ended.step.closed)  # its row is written with the result
     stepped = frame.candles.slice(0, len(curve))
@@ -170,6 +176,7 @@ async def _other_outcome(
         row.candle_number: recorded_decision(row)
         for row in await finished.decisions(context.session_id)
     }
+    trades = await finished.trades(context.session_id)
     # Beside the event loop, like all that takes long: model calls must not miss a heartbeat.
     outcome = await asyncio.to_thread(
         replay,
@@ -177,6 +184,7 @@ async def _other_outcome(
         decisions,
         replace(context.rules, intrabar=other),
         ending=_ending(ended),
+        sightings=sightings_of(trades) | ended.seen_after(stepped),
     )
     return outcome.state.equity / context.rules.starting_capital - 1
 
@@ -185,39 +193,6 @@ def _ending(ended: Ended) -> ExitType | None:
     if ended.reason != "stopped":
         return ExitType.END_OF_TEST
     return ExitType.MANUAL if ended.closes else None
-
-
-def recorded_decision(row: RecordedDecision) -> Decision:
-    """A stored decision as the fold takes it."""
-    terms = (row.order_data or {}).get("terms")
-    return Decision(action=Action(row.decision), order=OrderTerms(**terms) if terms else None)
-
-
-def _trade(row: ClosedTrade) -> Trade:
-    return Trade(
-        trade_number=row.trade_number,
-        side=Side(row.type),
-        entry_price=row.entry_price,
-        entry_time=row.entry_time,
-        entry_candle=row.entry_candle,
-        decided_candle=row.decided_candle,
-        exit_price=row.exit_price,
-        exit_time=row.exit_time,
-        exit_candle=row.exit_candle,
-        exit_type=ExitType(row.exit_type),
-        exit_decided_candle=row.exit_decided_candle,
-        size=row.size,
-        leverage=row.leverage,
-        margin=row.margin,
-        fees=row.fees,
-        slippage_cost=row.slippage_cost,
-        gross_pnl=row.gross_pnl,
-        pnl_amount=row.pnl_amount,
-        pnl_fraction=row.pnl_amount / row.margin if row.margin else 0.0,
-        stop_price=row.stop_loss,
-        target_price=row.take_profit,
-        ambiguous=row.ambiguous,
-    )
 
 
 def result_row(

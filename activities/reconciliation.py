@@ -13,9 +13,12 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from activities.prices import PriceFeeds
 from db.engine import Database
 from db.repositories.sessions import ReconcileRepository, StaleSession
+from db.repositories.watched_positions import WatchedPositionRepository
 
 # A session that moves needs no help, and one that was just inserted is being started.
 UNCHANGED_FOR = timedelta(seconds=30)
@@ -35,12 +38,27 @@ class SessionStarter(Protocol):
     async def start_again(self, session: StaleSession) -> None: ...
 
 
-class Reconciler:
-    """Looks for sessions without a workflow, one process at a time."""
+class HeldAssets:
+    """Sees to it that a price feed watches each asset in which a forward test has a position."""
 
-    def __init__(self, database: Database, starter: SessionStarter) -> None:
+    def __init__(self, feeds: PriceFeeds, source: str) -> None:
+        self._feeds = feeds
+        self._source = source
+
+    async def renew(self, session: AsyncSession) -> None:
+        for asset in await WatchedPositionRepository(session).assets_held(self._source):
+            await self._feeds.want(self._source, asset)
+
+
+class Reconciler:
+    """Looks for sessions without a workflow, one process at a time; `watch` renews the feeds."""
+
+    def __init__(
+        self, database: Database, starter: SessionStarter, watch: HeldAssets | None = None
+    ) -> None:
         self._database = database
         self._starter = starter
+        self._watch = watch
 
     async def run_every(self, seconds: float) -> None:
         """Reconcile at once and then regularly, whatever is unreachable meanwhile."""
@@ -62,6 +80,8 @@ class Reconciler:
             )
             if not is_mine.scalar_one():
                 return 0
+            if self._watch is not None:
+                await self._watch.renew(session)
             stale = await ReconcileRepository(session).stale(unchanged_for)
             return await self._restore_all(stale)
 

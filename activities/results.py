@@ -24,16 +24,27 @@ from db.engine import Database
 from db.market_frames import MarketFrame
 from db.models import NewActivity, NewNotification
 from db.repositories.finished_sessions import FinishedSessionRepository, SessionEnd
+from db.repositories.forward_sessions import ForwardSessionRepository
 from db.repositories.inbox import InboxRepository
 from db.repositories.results import ResultRepository
 from db.repositories.running_sessions import LockedSession, RunningSessionRepository
 from db.repositories.session_trades import SessionTradeRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
+from db.repositories.watched_positions import WatchCandleRepository
 from events.payloads import percent, result_id, session_stats_payload, stats_payload
 from events.publisher import EventPublisher
 from events.types import iso_timestamp
+from trading.candles import Candle
 from trading.orders import ExitType, RejectionReason
-from trading.simulation import GuardReason, SimulationState, Step, close_out, withdraw
+from trading.simulation import (
+    GuardReason,
+    Sighting,
+    SimulationState,
+    Step,
+    close_out,
+    price_candle,
+    withdraw,
+)
 
 # The control whose row holds a session's last events.
 _FINISH = "finish"
@@ -96,12 +107,28 @@ class ResultActivities:
         with activity_failures(), heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
             frame = await self._contexts.frame(context, holding=input.state.next_candle)
+            minute = await self._last_minute(context, frame, input.state)
             async with self._database.for_user(context.user_id) as session:
-                result, row = await _finish(session, context, frame, input)
+                result, row = await _finish(session, context, frame, input, minute)
             await self._publisher.publish(
                 context.session_id, plain_events(row, "control"), ended=True
             )
             return result
+
+    async def _last_minute(
+        self, context: SessionContext, frame: MarketFrame, state: SimulationState
+    ) -> Candle | None:
+        """The last minute stored of the candle that forms, by which a stop closes a position."""
+        if not context.is_live or state.position is None or state.next_candle == 0:
+            return None
+        opened = _forming_since(context, frame, state)
+        async with self._database.as_system() as session:
+            return await WatchCandleRepository(session).last(
+                context.settings.data_source,
+                context.settings.asset,
+                since_ms=opened,
+                until_ms=opened + context.rules.timeframe_ms,
+            )
 
     @activity.defn
     async def fail(self, input: FailInput) -> None:
@@ -115,7 +142,11 @@ class ResultActivities:
 
 
 async def _finish(
-    session: AsyncSession, context: SessionContext, frame: MarketFrame, input: FinishInput
+    session: AsyncSession,
+    context: SessionContext,
+    frame: MarketFrame,
+    input: FinishInput,
+    minute: Candle | None,
 ) -> tuple[FinishResult, NewStep | StoredStep]:
     locked = await _owned(session, context.session_id, input.epoch)
     if locked.status == "failed":
@@ -128,11 +159,15 @@ async def _finish(
     # A decision that a stop cancelled after its commit is in no state that the workflow has seen.
     latest = await steps.latest_state(context.session_id)
     state = input.state if latest is None else STATE.validate_json(latest)
-    last = _last_step(state, frame, context, locked)
+    sighting = None
+    if locked.stop_close_position and state.ended is None:
+        sighting = await _sighting(session, context, frame, state, minute)
+    last = _last_step(state, frame, context, locked, sighting)
     ended = Ended(
         step=last,
         reason=_end_reason(last.state, locked),
         closes=locked.stop_close_position is not False,
+        sighting=sighting,
     )
     measured = await measure(session, context, frame, ended)
     row = await _write_end(session, context, frame, locked, _End(ended=ended, measured=measured))
@@ -144,10 +179,40 @@ def _result(context: SessionContext, state: SimulationState) -> FinishResult:
     return FinishResult(result_id=str(result_id(context.session_id)), final_pnl_pct=pnl)
 
 
+def _forming_since(context: SessionContext, frame: MarketFrame, state: SimulationState) -> int:
+    last_open = int(frame.candles.open_time[state.next_candle - 1])
+    return last_open + context.rules.timeframe_ms
+
+
+async def _sighting(
+    session: AsyncSession,
+    context: SessionContext,
+    frame: MarketFrame,
+    state: SimulationState,
+    minute: Candle | None,
+) -> Sighting | None:
+    """What a stop closes the position by; None where that is the last close."""
+    position, opening = state.position, None
+    if position is None or not context.is_live:
+        return None
+    opened = _forming_since(context, frame, state)
+    if position.entry_candle == state.next_candle:
+        forward = ForwardSessionRepository(session)
+        opening = await forward.entry_opening(context.session_id, position.trade_number)
+    if minute is None and opening is not None:
+        # Nobody watched it yet: the open at which it was filled is the last price known.
+        minute = price_candle(opened, opening)
+    return None if minute is None else Sighting(opened_at=opened, minute=minute, opening=opening)
+
+
 def _last_step(
-    state: SimulationState, frame: MarketFrame, context: SessionContext, locked: LockedSession
+    state: SimulationState,
+    frame: MarketFrame,
+    context: SessionContext,
+    locked: LockedSession,
+    sighting: Sighting | None,
 ) -> Step:
-    """The test's last act at the close of the last candle stepped."""
+    """The test's last act: at the last close that was stepped, or by a minute seen after it."""
     if state.next_candle == 0:
         return Step(state=state)
     candle = frame.candles.candle(state.next_candle - 1)
@@ -156,7 +221,7 @@ def _last_step(
     if locked.stop_close_position is None:
         return close_out(state, candle, context.rules, ExitType.END_OF_TEST)
     if locked.stop_close_position:
-        return close_out(state, candle, context.rules, ExitType.MANUAL)
+        return close_out(state, candle, context.rules, ExitType.MANUAL, sighting=sighting)
     after, rejected = withdraw(state, RejectionReason.STOPPED)
     return Step(state=after, rejected=rejected)
 
@@ -177,7 +242,7 @@ async def _write_end(
     """Everything that ends a session, in the transaction that holds its lock."""
     ended, measured = end.ended, end.measured
     steps, state = StepRepository(session), ended.step.state
-    found = await _closing_events(session, context, frame, ended.step)
+    found = await _closing_events(session, context, frame, ended)
     count = len(found) + (3 if context.is_live else 2)
     numbering = await steps.number_events(
         context.session_id, epoch=locked.epoch, cursor=locked.cursor, events=count
@@ -207,8 +272,9 @@ async def _write_end(
 
 
 async def _closing_events(
-    session: AsyncSession, context: SessionContext, frame: MarketFrame, step: Step
+    session: AsyncSession, context: SessionContext, frame: MarketFrame, ended: Ended
 ) -> list[dict[str, Any]]:
+    step = ended.step
     if step.closed is None and step.rejected is None:
         return []
     running = RunningSessionRepository(session)
@@ -220,7 +286,8 @@ async def _closing_events(
     )
     if step.closed:
         await SessionTradeRepository(session).put(
-            context.session_id, closed_trade(context.session_id, step.closed, reasons)
+            context.session_id,
+            closed_trade(context.session_id, step.closed, reasons, sighting=ended.sighting),
         )
     close = float(frame.candles.close[step.candle_index])
     return happenings(step, close, context.session_id, reasons)

@@ -29,9 +29,10 @@ from events.records import StepRecord, count_events, step_events
 from events.types import Event
 from trading.candles import Candle
 from trading.orders import ExitType, Position, Trade
-from trading.simulation import SimulationState, Step
+from trading.simulation import Sighting, SimulationState, Step
 
 STATE = TypeAdapter(SimulationState)
+SIGHTING = TypeAdapter(Sighting)
 # What NUMERIC(12,6) holds. A figure beyond it is shown as the limit instead of failing a step.
 _PERCENT_LIMIT = 999_999.0
 
@@ -84,12 +85,16 @@ def deciding_candles(steps: Sequence[Step]) -> set[int]:
 
 
 def happenings(
-    step: Step, close: float, session_id: UUID, reasons: Reasons
+    step: Step, close: float, session_id: UUID, reasons: Reasons, *, index: int | None = None
 ) -> list[dict[str, Any]]:
-    """The step's events besides its candle and its stats, in the order in which they happened."""
+    """The step's events besides its candle and its stats, in the order in which they happened.
+
+    `index` is the candle, where it is not the one that was just stepped.
+    """
     found: list[dict[str, Any]] = []
     if step.rejected:
-        payload = rejection_payload(step.rejected, candle_index=step.candle_index)
+        index = step.candle_index if index is None else index
+        payload = rejection_payload(step.rejected, candle_index=index)
         found.append({"event": "order_rejected", "data": payload})
     if step.opened:
         payload = position_opened_payload(
@@ -242,8 +247,10 @@ def trade_rows(session_id: UUID, step: Step, reasons: Reasons) -> list[TradeRow]
     ]
 
 
-def opened_trade(session_id: UUID, position: Position, reasons: Reasons) -> TradeRow:
-    """The row of a trade whose position was just opened."""
+def opened_trade(
+    session_id: UUID, position: Position, reasons: Reasons, *, sighting: Sighting | None = None
+) -> TradeRow:
+    """The row of a trade whose position was just opened, in a forming candle if there is one."""
     return TradeRow(
         id=trade_id(session_id, position.trade_number),
         trade_number=position.trade_number,
@@ -262,11 +269,14 @@ def opened_trade(session_id: UUID, position: Position, reasons: Reasons) -> Trad
         take_profit=position.target_price,
         liquidation_price=position.liquidation_price,
         overrides=[override_payload(each) for each in position.overrides],
+        sighting=None if sighting is None else SIGHTING.dump_python(sighting),
     )
 
 
-def closed_trade(session_id: UUID, trade: Trade, reasons: Reasons) -> TradeRow:
-    """The row of a trade that is over."""
+def closed_trade(
+    session_id: UUID, trade: Trade, reasons: Reasons, *, sighting: Sighting | None = None
+) -> TradeRow:
+    """The row of a trade that is over, in a forming candle if there is a sighting of one."""
     return TradeRow(
         id=trade_id(session_id, trade.trade_number),
         trade_number=trade.trade_number,
@@ -295,4 +305,5 @@ def closed_trade(session_id: UUID, trade: Trade, reasons: Reasons) -> TradeRow:
         pnl_amount=trade.pnl_amount,
         pnl_pct=clamped_percent(trade.pnl_fraction),
         ambiguous=trade.ambiguous,
+        sighting=None if sighting is None else SIGHTING.dump_python(sighting),
     )

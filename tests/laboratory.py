@@ -25,7 +25,6 @@ from db.repositories.data_sets import SharedDataRepository
 from db.repositories.sessions import SessionRepository
 from db.repositories.users import SignInRepository
 from events.channels import session_stream
-from events.publisher import EventPublisher
 from events.types import Event, decode_event
 from integrations.openrouter.client import OpenRouterClient
 from tests.plain_runs import PlainRun
@@ -118,10 +117,11 @@ class Laboratory:
     def activities(self) -> Activities:
         return build_activities(
             self.database,
-            EventPublisher(self.redis),
+            self.redis,
             OpenRouterClient(self.http, self.openrouter_url),
             FernetKeyRing((self.fernet_key,)),
             LiveCandles(self.database, self.market, f"exchange:{self.task_queue}"),
+            temporal=self.temporal,
         )
 
     async def sign_up(self) -> None:

@@ -26,13 +26,14 @@ _CLOSE = Action.CLOSE  # looked up once: a member costs more than the comparison
 class Sighting:
     """What was seen of a candle before it closed, as it was when somebody acted on it.
 
-    `opened_at` (epoch ms) and `opening` are the candle's open, and `minute` is the 1-minute candle
-    that ended a position, which may have been forming itself.
+    `opened_at` is the candle's opening (epoch ms), `opening` the price there if an order was filled
+    at it, and `minute` the 1-minute candle that ended a position, which may itself have been
+    forming.
     """
 
     opened_at: int
-    opening: float
-    minute: Candle
+    opening: float | None = None
+    minute: Candle | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +72,11 @@ def trade_candle(step: Step, candle: Candle, rules: Rules) -> None:
     _open_candle(step, order, candle, rules)
     now = Moment(time=candle.open_time, candle_index=step.state.next_candle)
     _protect(step, candle, now, rules, length_ms=rules.timeframe_ms)
+
+
+def price_candle(open_time: int, price: float) -> Candle:
+    """All that is known of a candle of which one price is known."""
+    return Candle(open_time=open_time, open=price, high=price, low=price, close=price, volume=0.0)
 
 
 def fill_at_open(state: SimulationState, opening: Candle, rules: Rules) -> Step:

@@ -31,5 +31,9 @@ def outlook(now: int, timeframe_ms: int, *, newest_open: int | None) -> Outlook:
     overdue = newest_open is None or newest_open < forming - timeframe_ms
     if not overdue:
         return Outlook(next_close=next_close, look_at=next_close + GRACE_MS)
-    pause = min(_LAST_RETRY_MS, max(_FIRST_RETRY_MS, (now - forming) // 4))
-    return Outlook(next_close=next_close, look_at=now + pause)
+    return Outlook(next_close=next_close, look_at=now + patience(now - forming))
+
+
+def patience(overdue_ms: int) -> int:
+    """How long to wait before what is overdue is looked for again; longer the longer it is."""
+    return min(_LAST_RETRY_MS, max(_FIRST_RETRY_MS, overdue_ms // 4))

@@ -15,6 +15,7 @@ from trading.matching import (
     Sighting,
     Step,
     fill_at_open,
+    price_candle,
     rejection_of,
     trade_candle,
     watch,
@@ -65,6 +66,7 @@ __all__ = [
     "decide",
     "fill_at_open",
     "overtaken",
+    "price_candle",
     "replay",
     "start",
     "watch",
@@ -143,6 +145,7 @@ def _guard(step: Step, candle: Candle, rules: Rules) -> None:
     else:
         return
     _close_at_close(step, candle, rules, ExitType.GUARD)
+    remark(account)
 
 
 def _close_at_close(step: Step, candle: Candle, rules: Rules, exit_type: ExitType) -> None:
@@ -161,7 +164,6 @@ def _close_at_market(
     if position is not None:
         exit_ = market_exit(position, price, rules.slippage_rate, exit_type)
         step.closed = leave(step.state, position, exit_, at, rules)
-        remark(step.state)
 
 
 def close_out(
@@ -170,23 +172,36 @@ def close_out(
     rules: Rules,
     exit_type: ExitType,
     *,
-    minute: Candle | None = None,
+    sighting: Sighting | None = None,
 ) -> Step:
     """Ends a test whose last candle was just stepped: drops the order, closes the position.
 
-    The position closes at the candle's close, less slippage, or at that of a later `minute` where
-    one was seen; the step's equity and drawdown replace those of the candle.
+    The position closes at the candle's close, less slippage; or at that of a later minute that was
+    seen, unless that minute reaches its stop or target. The step's equity and drawdown replace
+    those of the candle.
     """
     is_over = exit_type is ExitType.END_OF_TEST
     reason = RejectionReason.END_OF_TEST if is_over else RejectionReason.STOPPED
     account, rejection = withdraw(state, reason)
     step = Step(state=copy_state(account), rejected=rejection)
-    if minute is None:
+    if sighting is None or sighting.minute is None:
         _close_at_close(step, candle, rules, exit_type)
     else:
-        at = Moment(time=minute.open_time + MINUTE_MS, candle_index=state.next_candle)
-        _close_at_market(step, minute.close, at, rules, exit_type)
+        _close_at_minute(step, sighting.minute, sighting.opened_at, rules, exit_type)
+    if step.state.position is None:
+        remark(step.state)  # a position may have ended since the candle was marked
     return step
+
+
+def _close_at_minute(
+    step: Step, minute: Candle, opened_at: int, rules: Rules, exit_type: ExitType
+) -> None:
+    watched = watch(step.state, minute, rules, opened_at=opened_at)
+    if watched is not None:
+        step.state, step.closed = watched.state, watched.closed
+        return
+    at = Moment(time=minute.open_time + MINUTE_MS, candle_index=step.state.next_candle)
+    _close_at_market(step, minute.close, at, rules, exit_type)
 
 
 def withdraw(
@@ -344,7 +359,7 @@ def replay(
     last = len(series) - 1 if ending is ExitType.END_OF_TEST else -1
     for index, candle in enumerate(series):
         if index in sightings:
-            state = _sighted(state, sightings[index], rules, tape)
+            state = _sighted(state, candle, sightings[index], rules, tape)
         step = advance(state, candle, rules)
         state = step.state
         equity.append(state.equity)
@@ -371,23 +386,18 @@ def replay(
 
 
 def _sighted(
-    state: SimulationState, sighting: Sighting, rules: Rules, tape: "_Tape"
+    state: SimulationState, candle: Candle, sighting: Sighting, rules: Rules, tape: "_Tape"
 ) -> SimulationState:
     """What happened before the candle closed: its order was filled, its position ended."""
-    filled = fill_at_open(state, _opening(sighting), rules)
+    if sighting.minute is None:
+        return state
+    filled = fill_at_open(state, candle, rules)
     tape.record(filled)
-    watched = watch(filled.state, sighting.minute, rules, opened_at=sighting.opened_at)
+    watched = watch(filled.state, sighting.minute, rules, opened_at=candle.open_time)
     if watched is None:
         return filled.state
     tape.record(watched)
     return watched.state
-
-
-def _opening(sighting: Sighting) -> Candle:
-    price = sighting.opening
-    return Candle(
-        open_time=sighting.opened_at, open=price, high=price, low=price, close=price, volume=0.0
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,16 +410,16 @@ def _finish(
     state: SimulationState, candle: Candle, rules: Rules, ending: _Ending, tape: "_Tape"
 ) -> SimulationState:
     sighting = ending.sighting
-    if sighting is not None:
-        filled = fill_at_open(state, _opening(sighting), rules)
+    if sighting is not None and sighting.opening is not None:
+        opening = price_candle(sighting.opened_at, sighting.opening)
+        filled = fill_at_open(state, opening, rules)
         tape.record(filled)
         state = filled.state
     if ending.exit_type is None:
         state, rejection = withdraw(state, RejectionReason.STOPPED)
         tape.refuse(rejection)
         return state
-    minute = None if sighting is None else sighting.minute
-    step = close_out(state, candle, rules, ending.exit_type, minute=minute)
+    step = close_out(state, candle, rules, ending.exit_type, sighting=sighting)
     tape.record(step)
     return step.state
 

@@ -3,15 +3,21 @@
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 from typing_extensions import override
 
 with workflow.unsafe.imports_passed_through():
     from activities.live_markets import ForwardInput, LiveMarketActivities, Observation
+    from activities.positions import FillInput, LeaveInput, PositionActivities
+    from activities.prices import Touch
     from activities.sessions import ClaimResult
     from activities.step_rows import LiveCandle
-    from workflows.policies import MARKET
+    from workflows.policies import MARKET, STEP
 
 from workflows.session_run import SessionParams, SessionResult, SessionRun
+
+# Runs of before this mark fill an order when its candle is stepped.
+BETWEEN_CLOSES = "positions-between-closes"
 
 
 @workflow.defn(name="forward_test", failure_exception_types=[])
@@ -21,6 +27,12 @@ class ForwardTestWorkflow(SessionRun):
     @workflow.init
     def __init__(self, params: SessionParams) -> None:
         super().__init__(params)
+        self._touch: Touch | None = None
+
+    @workflow.signal
+    def touched(self, touch: Touch) -> None:
+        """A minute has reached a level of the position; what came of it, `leave_position` says."""
+        self._touch = touch
 
     @workflow.run
     async def run(self, params: SessionParams) -> SessionResult:  # noqa: ARG002 - `init` has them
@@ -40,8 +52,9 @@ class ForwardTestWorkflow(SessionRun):
     async def _test(self, claim: ClaimResult) -> SessionResult:
         while True:
             await self._apply_inbox(claim)
-            if not self._is_over():
-                await self._follow(claim, await self._observe())
+            await self._leave(claim)
+            if not self._is_over() and (market := await self._observe()) is not None:
+                await self._follow(claim, market)
             if self._is_over():
                 return await self._finish(claim)
             self._continue_as_new_when_suggested()
@@ -55,7 +68,62 @@ class ForwardTestWorkflow(SessionRun):
         index = self._require_state().next_candle - 1
         if self._decision_due and not self._paused and not self._is_over() and index >= 0:
             await self._decide(claim, index, market)
+        await self._fill(claim)
         self._show()
+
+    async def _fill(self, claim: ClaimResult) -> None:
+        """Fill the order at the open of the candle that forms, or look again for that open."""
+        state = self._require_state()
+        if state.pending is None or self._is_over() or not workflow.patched(BETWEEN_CLOSES):
+            return
+        filled = await workflow.execute_activity_method(
+            PositionActivities.fill_order,
+            FillInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                epoch=claim.epoch,
+                state=state,
+            ),
+            summary=f"candle {state.next_candle}: fill",
+            **MARKET,
+        )
+        self._state = filled.state
+        if filled.retry_after is not None and self._look_at is not None:
+            self._look_at = min(self._look_at, workflow.time() + filled.retry_after)
+
+    async def _leave(self, claim: ClaimResult) -> None:
+        """End the position whose level was reached; a touch that comes too late is dropped."""
+        touch, self._touch = self._touch, None
+        if touch is None or self._is_over() or not self._concerns(touch):
+            return
+        self._state = await workflow.execute_activity_method(
+            PositionActivities.leave_position,
+            LeaveInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                epoch=claim.epoch,
+                state=self._require_state(),
+                touch=touch,
+            ),
+            summary=f"candle {touch.candle_index}: position",
+            **STEP,
+        )
+        self._show()
+
+    def _concerns(self, touch: Touch) -> bool:
+        """Whether it is about the position and the candle that are open now, and nothing pends."""
+        state = self._require_state()
+        position = state.position
+        return (
+            position is not None
+            and position.trade_number == touch.trade_number
+            and state.next_candle == touch.candle_index
+            and state.pending is None
+        )
+
+    @override
+    def _is_woken(self) -> bool:
+        return super()._is_woken() or self._touch is not None
 
     async def _step(self, claim: ClaimResult, market: Observation, index: int) -> None:
         is_newest = index == market.closed - 1
@@ -69,13 +137,20 @@ class ForwardTestWorkflow(SessionRun):
         # A decision that was missed moves to the newest candle; a paused test takes none.
         self._decision_due = due and not self._paused and state.ended is None
 
-    async def _observe(self) -> Observation:
-        market = await workflow.execute_activity_method(
+    async def _observe(self) -> Observation | None:
+        """What has closed; None where a signal came first, while the exchange was away."""
+        request = workflow.start_activity_method(
             LiveMarketActivities.observe_market,
             self._forward_input(),
             summary="look at the market",
             **MARKET,
         )
+        try:
+            market = await self._unless(lambda: bool(self._inbox), request)
+        except ActivityError as e:
+            if self._inbox and is_cancelled_exception(e):
+                return None
+            raise
         self._look_at = workflow.time() + market.seconds
         return market
 
@@ -84,7 +159,7 @@ class ForwardTestWorkflow(SessionRun):
         if self._decision_due and not self._paused:
             return
         seconds = (self._look_at or 0.0) - workflow.time()
-        if seconds > 0 and not self._inbox:
+        if seconds > 0 and not self._is_woken():
             await self._wait(timedelta(seconds=seconds), "next candle")
 
     def _is_over(self) -> bool:

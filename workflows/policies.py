@@ -52,6 +52,19 @@ MARKET = ActivityOptions(
     ),
 )
 
+# A feed is one long attempt, which ends by itself after an hour; a dead worker is noticed by the
+# heartbeat, and until another takes over positions are protected by their candles.
+FEED = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=70),
+    heartbeat_timeout=timedelta(seconds=5),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=30),
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+)
+
 # Half a second of candles and one transaction; a dead worker is noticed by the heartbeat.
 CHUNK = ActivityOptions(
     start_to_close_timeout=timedelta(minutes=2),

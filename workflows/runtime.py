@@ -32,9 +32,11 @@ from temporalio.converter import DataConverter, DefaultFailureConverterWithEncod
 from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.prices import Touch
 from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.payload_codec import AesGcmCodec
+from workflows.price_feed import FeedParams, PriceFeedWorkflow
 from workflows.session_run import Control, Progress, SessionParams, SessionResult, SessionRun
 
 # A page load does not wait for a worker that is down.
@@ -235,6 +237,36 @@ class Temporal:
                 load_candles=session.type == "backtest" and session.data_set_id is None,
             )
         )
+
+    async def want(self, source: str, asset: str) -> None:
+        """Keep the asset's price feed going. Raises `TemporalUnreachable`."""
+        try:
+            async with _answered_within(CALL_TIMEOUT):
+                await self._client.start_workflow(
+                    PriceFeedWorkflow.run,
+                    FeedParams(asset=asset),
+                    id=f"prices-{source}-{asset}",
+                    task_queue=self._task_queue,
+                    start_signal="want",
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    static_summary=f"{asset} at {source}",
+                    rpc_timeout=CALL_TIMEOUT,
+                )
+        except RPCError as e:
+            raise TemporalUnreachable(e.status.name) from e
+
+    async def touched(self, session_id: UUID, touch: Touch) -> None:
+        """Tell a forward test that a level of its position was reached.
+
+        Raises `TemporalUnreachable`; a test that has ended needs no telling.
+        """
+        try:
+            async with _answered_within(CALL_TIMEOUT):
+                handle = self._handle(workflow_id(session_id, "forward"))
+                await handle.signal(ForwardTestWorkflow.touched, touch, rpc_timeout=CALL_TIMEOUT)
+        except RPCError as e:
+            if e.status != _CLOSED_OR_UNKNOWN:
+                raise TemporalUnreachable(e.status.name) from e
 
     async def is_reachable(self) -> bool:
         try:

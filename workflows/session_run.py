@@ -1,7 +1,7 @@
 """What the run of any test shares: its controls, its queries, its end."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -222,7 +222,13 @@ class SessionRun:
 
     async def _unless_stopped(self, request: workflow.ActivityHandle[T]) -> T:
         """Await the activity; a stop cancels it and lets it book what was paid."""
-        stop = asyncio.create_task(workflow.wait_condition(self._stop_is_waiting))
+        return await self._unless(self._stop_is_waiting, request)
+
+    async def _unless(
+        self, condition: Callable[[], bool], request: workflow.ActivityHandle[T]
+    ) -> T:
+        """Await the activity, which is cancelled as soon as the condition holds."""
+        stop = asyncio.create_task(workflow.wait_condition(condition))
         try:
             await workflow.wait([request, stop], return_when=asyncio.FIRST_COMPLETED)
             if not request.done():
@@ -258,7 +264,7 @@ class SessionRun:
     async def _wait(self, limit: timedelta, summary: str) -> None:
         """A durable timer that any signal cuts short."""
         waiting: Awaitable[None] = workflow.wait_condition(
-            lambda: bool(self._inbox), timeout=limit, timeout_summary=summary
+            self._is_woken, timeout=limit, timeout_summary=summary
         )
         try:
             await waiting
@@ -355,6 +361,10 @@ class SessionRun:
             speed=control.speed,
             close_position=control.close_position,
         )
+
+    def _is_woken(self) -> bool:
+        """Whether something has come that is not to wait for a timer."""
+        return bool(self._inbox)
 
     def _stop_is_waiting(self) -> bool:
         return any(control.kind == "stop" for control in self._inbox)

@@ -29,7 +29,10 @@ UPSERT_TRADE: LiteralString = """
         fees = excluded.fees, slippage_cost = excluded.slippage_cost,
         gross_pnl = excluded.gross_pnl, pnl_amount = excluded.pnl_amount,
         pnl_pct = excluded.pnl_pct, ambiguous = excluded.ambiguous,
-        sighting = coalesce(excluded.sighting, trades.sighting)
+        sighting = CASE WHEN excluded.sighting->'opened_at' = trades.sighting->'opened_at'
+            AND excluded.sighting->'opening' = 'null'
+            THEN excluded.sighting || jsonb_build_object('opening', trades.sighting->'opening')
+            ELSE coalesce(excluded.sighting, trades.sighting) END
 """
 
 

@@ -188,6 +188,16 @@ def _flip(chart: Chart) -> Verdict:
     return _enter(side, 50, f"Candle {chart.candle}: {side}.", stop_pct=2.0, target_pct=4.0)
 
 
+def _scalp(chart: Chart) -> Verdict:
+    """Is in whenever it may be, with the trend of three candles and levels that are soon met."""
+    if chart.side is not None:
+        return _keep("hold", 50, f"Already {chart.side}: a level decides.")
+    side: Side = "long" if chart.close >= chart.closes[-3] else "short"
+    swing = 40 * chart.average_range
+    words = f"{chart.close:.6g} after {chart.closes[-3]:.6g}: {side}, for a moment."
+    return _enter(side, 50, words, stop_pct=swing, target_pct=swing)
+
+
 TRADERS: Final[Mapping[str, Callable[[Chart], Verdict]]] = {
     "momentum": _momentum,
     "mean-reversion": _mean_reversion,
@@ -195,8 +205,14 @@ TRADERS: Final[Mapping[str, Callable[[Chart], Verdict]]] = {
     "hold": _hold,
     "always-long": _always_long,
     "flip": _flip,
+    "scalp": _scalp,
 }
-_NEEDS: Final = {"momentum": _BREAKOUT + 1, "mean-reversion": _REVERSION, "trend": _SLOW}
+_NEEDS: Final = {
+    "momentum": _BREAKOUT + 1,
+    "mean-reversion": _REVERSION,
+    "trend": _SLOW,
+    "scalp": 3,
+}
 
 
 def describe(name: str) -> str:

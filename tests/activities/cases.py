@@ -2,12 +2,16 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from activities.market_data import IndicatorsInput
+from activities.positions import FillInput, LeaveInput
+from activities.prices import Touch
 from activities.sessions import ClaimInput, ControlKind
-from tests.laboratory import Plan, default_rules
+from tests.laboratory import FIRST_CANDLE, WARM_UP, Plan, default_rules
 from tests.plain_runs import PlainRun
+from trading.candles import Candle
 from worker import Activities
 
 Choose = Callable[[Activities], Callable[[Any], Awaitable[Any]]]
@@ -57,6 +61,37 @@ async def before_an_exit(run: PlainRun) -> Any:
     await run.claim()
     await run.run_to(2)
     return await run.step_input()
+
+
+async def before_a_fill(run: PlainRun) -> Any:
+    """The first candle has closed, an order was decided, and the next candle forms."""
+    await run.claim()
+    await run.run_to(1)
+    return FillInput(**run.ids, epoch=run.epoch, state=run.state)
+
+
+async def before_a_touch(run: PlainRun) -> Any:
+    """The order was filled, and a minute has fallen through the stop."""
+    asked = await before_a_fill(run)
+    filled = await run.call(run.activities.positions.fill_order, asked)
+    run.now, position = filled.state, filled.state.position
+    assert position is not None
+    price, opened = position.entry_price, int(first_close().timestamp() * 1000)
+    minute = Candle(
+        open_time=opened + 60_000,
+        open=price,
+        high=price,
+        low=price * 0.9,
+        close=price * 0.95,
+        volume=1.0,
+    )
+    touch = Touch(trade_number=1, candle_index=1, opened_at=opened, minute=minute)
+    return LeaveInput(**run.ids, epoch=run.epoch, state=run.state, touch=touch)
+
+
+def first_close() -> datetime:
+    """When the first candle of a test closes."""
+    return FIRST_CANDLE + timedelta(hours=WARM_UP + 1)
 
 
 async def before_a_stretch(run: PlainRun) -> Any:
@@ -121,6 +156,14 @@ def _chunk(activities: Activities) -> Any:
     return activities.sessions.run_candles
 
 
+def _fill(activities: Activities) -> Any:
+    return activities.positions.fill_order
+
+
+def _leave(activities: Activities) -> Any:
+    return activities.positions.leave_position
+
+
 def _decision(activities: Activities) -> Any:
     return activities.decisions.request_decision
 
@@ -164,6 +207,8 @@ CASES = (
     ),
     Case(name="execute_step-entry", activity=_step, prepare=before_an_entry, plan=FLIP),
     Case(name="execute_step-exit", activity=_step, prepare=before_an_exit, plan=FLIP),
+    Case(name="fill_order-entry", activity=_fill, prepare=before_a_fill, plan=LONG),
+    Case(name="leave_position", activity=_leave, prepare=before_a_touch, plan=LONG),
     Case(
         name="run_candles",
         activity=_chunk,

@@ -9,12 +9,18 @@ import pytest
 from redis.asyncio import Redis
 
 from db.engine import Database
+from integrations.exchanges.exchange_market import open_market
+from integrations.exchanges.market import Market
+from local.simulators import exchange_server
+from local.simulators.exchange_clock import ExchangeClock
 from local.simulators.openrouter import create_app
+from tests.activities.cases import first_close
 from tests.activities.experiments import Bench
 from tests.activities.listening import Listener, listening
 from tests.activities.processes import Machine
 from tests.laboratory import Laboratory
 from tests.loopback import serve_app
+from trading.candles import Timeframe
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +61,35 @@ async def laboratory(
 
 
 @pytest.fixture(scope="session")
+async def market() -> AsyncIterator[Market]:
+    """A simulated exchange at which it is a minute and a half past the first candle of a test."""
+    clock = ExchangeClock(speed=0.0)
+    clock.set(now_ms=int(first_close().timestamp() * 1000) + 90_000)
+    with serve_app(exchange_server.create_app(clock)) as url:
+        market = open_market("simulated", base_url=url)
+        # What ccxt loads once is no part of the attempts that are interrupted.
+        await market.forming("BTC/USDT", Timeframe.HOUR_1)
+        yield market
+        await market.close()
+
+
+@pytest.fixture(scope="session")
 async def machine(
     postgres_url: str,
     redis_url: str,
     laboratory: Laboratory,
     server: psycopg.AsyncConnection[Any],
+    market: Market,
 ) -> AsyncIterator[Machine]:
     # Few connections: an interrupted attempt that keeps one is noticed soon.
     database = Database.connect(postgres_url, pool_size=2)
-    yield Machine(laboratory=laboratory, database=database, server=server, redis_url=redis_url)
+    yield Machine(
+        laboratory=laboratory,
+        database=database,
+        server=server,
+        redis_url=redis_url,
+        market=market,
+    )
     await database.dispose()
 
 

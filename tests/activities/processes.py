@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from activities.live_candles import LiveCandles, Market
 from db.engine import Database
-from events.publisher import EventPublisher
 from integrations.openrouter.client import OpenRouterClient
 from tests.activities.interruptions import GRAVEYARD
 from tests.laboratory import Laboratory
@@ -27,6 +27,7 @@ class Machine:
     database: Database
     server: psycopg.AsyncConnection[Any]
     redis_url: str
+    market: Market
     connections: list[Any] = field(default_factory=list)
     processes: list["Process"] = field(default_factory=list)
 
@@ -64,9 +65,10 @@ class Machine:
             http=http,
             activities=build_activities(
                 self.database,
-                EventPublisher(redis),
+                redis,
                 OpenRouterClient(http, laboratory.openrouter_url),
                 FernetKeyRing((laboratory.fernet_key,)),
+                LiveCandles(self.database, self.market, "simulated"),
             ),
         )
         self.processes.append(process)

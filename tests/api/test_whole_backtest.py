@@ -11,7 +11,6 @@ import httpx
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from events.publisher import EventPublisher
 from integrations.openrouter.client import OpenRouterClient
 from local.issuer import Issuer
 from settings import ApiSettings
@@ -31,7 +30,7 @@ async def staffed(
         http = await stack.enter_async_context(httpx.AsyncClient())
         activities = build_activities(
             world.services.database,
-            EventPublisher(world.services.redis),
+            world.services.redis,
             OpenRouterClient(http, own.openrouter_base_url),
             FernetKeyRing(own.encryption_keys),
         )

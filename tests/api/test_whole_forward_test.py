@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from temporalio.client import Client as TemporalClient
 
 from activities.live_candles import LiveCandles
-from events.publisher import EventPublisher
 from integrations.exchanges.exchange_market import open_market
 from integrations.openrouter.client import OpenRouterClient
 from local.issuer import Issuer
@@ -61,7 +60,7 @@ async def staffed(
         database = world.services.database
         activities = build_activities(
             database,
-            EventPublisher(world.services.redis),
+            world.services.redis,
             OpenRouterClient(http, own.openrouter_base_url),
             FernetKeyRing(own.encryption_keys),
             LiveCandles(database, market, source),

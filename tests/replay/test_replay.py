@@ -18,7 +18,6 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, Worker
 
 from db.engine import Database
-from events.publisher import EventPublisher
 from integrations.openrouter.client import OpenRouterClient
 from tests.replay.changed import ChangedBacktestWorkflow, ChangedForwardTestWorkflow
 from tests.workflows.histories import payloads_of
@@ -60,7 +59,7 @@ async def workers(temporal_client: Client) -> list[Worker]:
     database = Database.connect("postgresql://nobody@localhost/nothing")
     openrouter = OpenRouterClient(httpx.AsyncClient(), "http://localhost")
     keys = FernetKeyRing((Fernet.generate_key().decode(),))
-    activities = build_activities(database, EventPublisher(Redis()), openrouter, keys)
+    activities = build_activities(database, Redis(), openrouter, keys)
     return build_workers(temporal_client, "never-started", activities)
 
 

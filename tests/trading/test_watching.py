@@ -95,11 +95,11 @@ def test_minutes_that_touch_nothing_end_nothing():
 def test_a_stop_closes_at_the_close_of_the_minute_seen_last():
     rules = make_rules()
     state, seen = opened(rules), minute(7, 101, 103, 101, 102)
-    step = close_out(state, hourly(FLAT)[0], rules, ExitType.MANUAL, minute=seen)
+    sighting = Sighting(opened_at=HOUR, opening=100.0, minute=seen)
+    step = close_out(state, hourly(FLAT)[0], rules, ExitType.MANUAL, sighting=sighting)
     assert step.closed is not None
     assert (step.closed.exit_price, step.closed.exit_candle) == (102, 1)
 
-    sighting = Sighting(opened_at=HOUR, opening=100.0, minute=seen)
     again = replay(
         CandleSeries.from_candles(hourly(FLAT)),
         {0: LONG},
@@ -142,9 +142,7 @@ def test_what_was_seen_folds_to_what_happened(scenario: Scenario):
             ended = watch(steps[-1].state, each, rules, opened_at=candle.open_time)
             if ended is not None:
                 steps.append(ended)
-                sightings[index] = Sighting(
-                    opened_at=candle.open_time, opening=candle.open, minute=each
-                )
+                sightings[index] = Sighting(opened_at=candle.open_time, minute=each)
                 break
         steps.append(advance(steps[-1].state, candle, rules))
         state = steps[-1].state

@@ -9,19 +9,15 @@ from uuid import UUID
 
 import pytest
 
-from activities.measuring import recorded_decision
 from activities.reconciliation import Reconciler
-from db.market_frames import OPEN_END
-from db.repositories.candles import CandleRepository, CandleSpan
-from db.repositories.finished_sessions import FinishedSessionRepository
+from activities.recordings import load_recording
+from db.repositories.sessions import SessionRepository
 from integrations.exchanges.exchange_market import open_market
 from local.simulators import exchange_server
 from local.simulators.exchange_clock import ExchangeClock
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
-from trading.candles import CandleSeries, Timeframe
-from trading.orders import ExitType
-from trading.simulation import replay
+from trading.candles import Timeframe
 from workflows.runtime import workflow_id
 
 HOUR = Timeframe.HOUR_1.milliseconds
@@ -73,23 +69,15 @@ async def break_with(laboratory: Laboratory, exchange: Exchange, **fault: Any) -
     assert answer.is_success, answer.text
 
 
-async def candles_of(laboratory: Laboratory, row: dict[str, Any]) -> CandleSeries:
-    start = int(row["start_date"].timestamp() * 1000)
-    async with laboratory.database.for_user(laboratory.user_id) as session:
-        span = CandleSpan(start_ms=start, end_ms=OPEN_END, limit=row["cursor"])
-        return await CandleRepository(session).load(row["data_set_id"], span)
-
-
 async def backtested(laboratory: Laboratory, row: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The trades of the recorded candles and decisions, folded without any workflow."""
-    series = await candles_of(laboratory, row)
     async with laboratory.database.for_user(laboratory.user_id) as session:
-        recorded = await FinishedSessionRepository(session).decisions(row["id"])
-    decisions = {each.candle_number: recorded_decision(each) for each in recorded}
-    folded = replay(series, decisions, FLIP.rules, ending=ExitType.MANUAL)
+        record = await SessionRepository(session).get(row["id"])
+        assert record is not None
+        recording = await load_recording(session, record)
     return [
         (each.side.value, each.entry_candle, each.exit_candle, each.entry_price, each.exit_price)
-        for each in folded.trades
+        for each in recording.refold().trades
     ]
 
 
@@ -164,7 +152,7 @@ async def test_a_test_whose_workflow_was_lost_is_started_again_from_its_row(
 ):
     async with live_apart.worker():
         session_id = await live_apart.started(FLIP)
-        await live_apart.stepped(session_id, 4)
+        await live_apart.reached(session_id, lambda row: row["open_position"] is not None)
         handle = live_apart.client.get_workflow_handle(workflow_id(session_id, "forward"))
         await handle.terminate("as if Temporal had lost it")
         row = await live_apart.session_row(session_id)
