@@ -20,7 +20,7 @@ import httpx
 from redis.asyncio import Redis
 from temporalio.client import Client
 
-from activities import decisions
+from activities import decisions, price_feeds
 from db.engine import Database
 from integrations.exchanges.exchange_market import open_market
 from local.servers import PostgresServer, RedisServer, TemporalServer
@@ -111,6 +111,19 @@ async def followed(laboratory: Laboratory) -> UUID:
     return session_id
 
 
+async def touched(laboratory: Laboratory) -> UUID:
+    """On the live market: a position is opened at once and ended by a minute."""
+    session_id = await laboratory.started(Plan(type="forward", model="simulated/scalp"))
+    early = "SELECT 1 FROM steps WHERE session_id = :id AND control_id LIKE 'leave-%'"
+    while not await laboratory.rows(early, session_id):
+        await asyncio.sleep(0.1)
+    row = await laboratory.session_row(session_id)
+    await laboratory.stepped(session_id, row["cursor"] + 1)
+    await laboratory.temporal.signal_stop(session_id, "a-stop", True, "forward")
+    await laboratory.ended(session_id, type="forward")
+    return session_id
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     each.__name__: each for each in (plain, controlled, stopped, troubled, failed)
 }
@@ -164,6 +177,11 @@ async def record(stage: Stage) -> None:
             await keep(name, laboratory.client, workflow_id(session_id))
         session_id = await followed(laboratory)
         await keep("followed", laboratory.client, workflow_id(session_id, "forward"))
+        session_id = await touched(laboratory)
+        await keep("touched", laboratory.client, workflow_id(session_id, "forward"))
+        feed = "prices-exchange:recorded-BTC/USDT"
+        await laboratory.client.get_workflow_handle(feed).result()
+        await keep("priced", laboratory.client, feed)
     few = {"limit.historyCount.suggestContinueAsNew": FEW_EVENTS}
     async with stage.laboratory("forgetful-temporal", **few) as laboratory:
         name = workflow_id(await continued(laboratory))
@@ -190,9 +208,10 @@ def without_machine(value: Any) -> Any:
 
 async def main() -> None:
     decisions.CANCELLATION_GRACE_S = 0.2
+    price_feeds.LINGER_S = 1.0
     PLAYBACK_DELAY["slow"] = timedelta(seconds=5)
     HISTORIES.mkdir(exist_ok=True)
-    clock = ExchangeClock(speed=Timeframe.HOUR_1.milliseconds / 500)
+    clock = ExchangeClock(speed=Timeframe.HOUR_1.milliseconds / 2_000)
     clock.set(now_ms=1_700_000_000_000)
     with (
         tempfile.TemporaryDirectory(prefix="alphalab-") as name,
