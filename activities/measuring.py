@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.contexts import SessionContext
-from activities.recordings import recorded_decision, sightings_of, trade_of
 from activities.step_rows import clamped_percent
 from db.market_frames import MarketFrame
 from db.models import NewResult
+from db.recordings import recorded_decision, sightings_of, trade_of
 from db.repositories.finished_sessions import (
     FinishedSessionRepository,
     SessionTotals,

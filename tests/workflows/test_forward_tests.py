@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from activities.reconciliation import Reconciler
-from activities.recordings import load_recording
+from db.recordings import load_recording
 from db.repositories.sessions import SessionRepository
 from integrations.exchanges.exchange_market import open_market
 from local.simulators import exchange_server

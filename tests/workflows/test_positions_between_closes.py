@@ -8,7 +8,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from activities import price_feeds
-from activities.recordings import load_recording
+from db.recordings import load_recording
 from db.repositories.sessions import SessionRepository
 from integrations.exchanges.exchange_market import open_market
 from local.simulators import exchange_server
