@@ -6,6 +6,7 @@ from typing_extensions import override
 with workflow.unsafe.imports_passed_through():
     from workflows.backtest import BacktestWorkflow
     from workflows.forward_test import ForwardTestWorkflow
+    from workflows.price_feed import FeedParams, PriceFeedWorkflow
     from workflows.session_run import SessionParams, SessionResult
 
 
@@ -33,3 +34,16 @@ class ChangedForwardTestWorkflow(ForwardTestWorkflow):
     async def run(self, params: SessionParams) -> SessionResult:
         await workflow.sleep(1)
         return await super().run(params)
+
+
+@workflow.defn(name="price_feed")
+class ChangedPriceFeedWorkflow(PriceFeedWorkflow):
+    @workflow.init
+    def __init__(self, params: FeedParams) -> None:
+        super().__init__(params)
+
+    @override
+    @workflow.run
+    async def run(self, params: FeedParams) -> None:
+        await workflow.sleep(1)
+        await super().run(params)

@@ -19,11 +19,16 @@ from temporalio.worker import Replayer, Worker
 
 from db.engine import Database
 from integrations.openrouter.client import OpenRouterClient
-from tests.replay.changed import ChangedBacktestWorkflow, ChangedForwardTestWorkflow
+from tests.replay.changed import (
+    ChangedBacktestWorkflow,
+    ChangedForwardTestWorkflow,
+    ChangedPriceFeedWorkflow,
+)
 from tests.workflows.histories import payloads_of
 from worker import FernetKeyRing, build_activities, build_workers
 from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
+from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import data_converter
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
@@ -35,10 +40,12 @@ CONTAINED = {
     "troubled": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_SIGNALED"},
     "failed": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_FAILED"},
     "followed": {"TIMER_FIRED", "WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
+    "touched": {"MARKER_RECORDED", "TIMER_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
+    "priced": {"WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "continued-first-run": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW"},
     "continued-last-run": {"WORKFLOW_EXECUTION_COMPLETED"},
 }
-MOST_BYTES = 80_000
+MOST_BYTES = 100_000
 
 
 def replayer(*workflows: type) -> Replayer:
@@ -65,12 +72,15 @@ async def workers(temporal_client: Client) -> list[Worker]:
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_recorded_histories_replay(path: Path):
-    await replayer(BacktestWorkflow, ForwardTestWorkflow).replay_workflow(history(path))
+    now = replayer(BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow)
+    await now.replay_workflow(history(path))
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_a_change_that_breaks_running_tests_is_noticed(path: Path):
-    changed = replayer(ChangedBacktestWorkflow, ChangedForwardTestWorkflow)
+    changed = replayer(
+        ChangedBacktestWorkflow, ChangedForwardTestWorkflow, ChangedPriceFeedWorkflow
+    )
     with pytest.raises(workflow.NondeterminismError):
         await changed.replay_workflow(history(path))
 
