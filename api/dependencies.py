@@ -54,6 +54,8 @@ class Services:
     )
     # A large file keeps a core and a lot of memory busy for a minute: one at a time.
     importing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Folding a long test again keeps a core busy for a second or two.
+    refolding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -1,5 +1,6 @@
 """Results of finished tests."""
 
+import asyncio
 from typing import Annotated
 from uuid import UUID
 
@@ -7,9 +8,10 @@ from fastapi import APIRouter, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import CurrentUser, InjectedServices
-from api.errors import NotFound
+from api.errors import Conflict, NotFound
 from api.schemas.base import Pagination
 from api.schemas.errors import documented
+from api.schemas.parity import ParityAnswer, ParityOut
 from api.schemas.results import (
     ReasoningAnswer,
     ReasoningQuery,
@@ -25,9 +27,12 @@ from api.schemas.results import (
     TradesSummary,
 )
 from db.models.results import ResultRecord
+from db.recordings import load_recording
 from db.repositories.decisions import DecisionRepository
 from db.repositories.results import ResultRepository
+from db.repositories.sessions import SessionRepository
 from db.repositories.trades import TradeRepository
+from trading.parity import Recording, check_parity
 
 router = APIRouter(prefix="/api/results", tags=["results"], responses=documented(401, 403, 503))
 
@@ -92,6 +97,28 @@ async def list_reasoning(
         total_entries=total,
         pagination=Pagination.of(wanted.page, wanted.limit, total),
     )
+
+
+@router.get("/{result_id}/parity", responses=documented(404, 409, 422))
+async def get_parity(
+    services: InjectedServices, user: CurrentUser, result_id: UUID
+) -> ParityAnswer:
+    """Fold what the test recorded once more, and compare trades and equity to the last bit."""
+    async with services.database.for_user(user.id) as session:
+        result = await _existing(session, result_id)
+        recording = await _recording(session, result.session_id)
+    async with services.refolding:
+        parity = await asyncio.to_thread(check_parity, recording)
+    return ParityAnswer(parity=ParityOut.of(parity))
+
+
+async def _recording(session: AsyncSession, session_id: UUID) -> Recording:
+    record = await SessionRepository(session).get(session_id)
+    if record is None:
+        raise NotFound("session")
+    if record.data_set_id is None:
+        raise Conflict("The candles of this test have been deleted.", code="CANDLES_DELETED")
+    return await load_recording(session, record)
 
 
 async def _existing(session: AsyncSession, result_id: UUID) -> ResultRecord:
