@@ -25,6 +25,7 @@ from local.data_directory import (
 )
 from local.demo_client import DemoFailed
 from local.issuer import Issuer, issuer_of
+from local.parity_view import NothingToCompare, comparison
 from local.processes import ServerNotStarted, end_leftover
 from local.stack import Stack, StackPlan, command_settings
 from migrations.namespace import TemporalNotReached, upgrade_namespace
@@ -38,6 +39,7 @@ LIFETIME_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 EXPECTED_ERRORS = (
     DemoFailed,
     ForeignIssuer,
+    NothingToCompare,
     ServerNotStarted,
     SettingsError,
     StackNotRunning,
@@ -124,6 +126,21 @@ def demo(
             raise DemoFailed("A forward test follows the exchange: leave --candles out.")
         wishes = Wishes.of(asset, timeframe, candles_to_watch)
         run_forward_demo(directory, wishes, sign_in=sign_in)
+
+
+@app.command()
+def parity(
+    id: Annotated[str, typer.Argument(help="The id of the test's session, or of its result.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Fold what an ended test recorded once more: exit code 1 unless all of it is the same."""
+    from local.parity import compare_recorded  # noqa: PLC0415  (slow to import)
+
+    with explained_errors():
+        compared = run(compare_recorded(database_settings(DataDirectory(data_dir)), id))
+    output.print(comparison(compared))
+    if not compared.parity.is_equal:
+        raise typer.Exit(1)
 
 
 @app.command()
