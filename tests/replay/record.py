@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -91,6 +91,14 @@ async def failed(laboratory: Laboratory) -> UUID:
     return session_id
 
 
+async def fetched(laboratory: Laboratory) -> UUID:
+    """Of a range that has to be fetched first."""
+    start = datetime(2023, 11, 1, tzinfo=UTC)
+    return await laboratory.run(
+        Plan(model="simulated/flip", fetched=(start, start + timedelta(hours=2)))
+    )
+
+
 async def continued(laboratory: Laboratory) -> UUID:
     """Of several runs; the last one is what the test's id means."""
     return await laboratory.run(Plan(candles=5, model="simulated/hold"))
@@ -125,7 +133,7 @@ async def touched(laboratory: Laboratory) -> UUID:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    each.__name__: each for each in (plain, controlled, stopped, troubled, failed)
+    each.__name__: each for each in (plain, controlled, stopped, troubled, failed, fetched)
 }
 
 

@@ -256,6 +256,20 @@ async def test_only_closed_candles_are_taken(exchange: Exchange):
 
     row = await laboratory.session_row(session_id)
     assert (row["total_candles"], row["end_date"]) == (20, START + timedelta(hours=hours))
+    assert await exchange.asked() == 1
+
+
+async def test_what_is_fetched_before_a_test_leaves_its_warm_up_as_it_was(exchange: Exchange):
+    laboratory = exchange.laboratory
+    halt = {"start_ms": START_MS - 20 * HOUR, "end_ms": START_MS - 15 * HOUR}
+    await exchange.breaks({"kind": "halt", "asset": ASSET, **halt})
+    async with laboratory.worker():
+        session_id = await laboratory.run(a_plan(40))
+    await load(history(laboratory), -200, -WARM_UP)
+
+    row = await laboratory.session_row(session_id)
+    assert row["warm_up_candles"] == WARM_UP - 5
+    assert await fingerprint_now(laboratory, session_id) == row["data_fingerprint"]
 
 
 async def test_a_worker_that_dies_in_the_middle_leaves_what_it_had_to_the_next(
