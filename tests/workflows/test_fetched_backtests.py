@@ -14,6 +14,7 @@ from typing_extensions import override
 from activities import candle_history
 from activities.candle_history import CandleHistory, Past
 from activities.live_candles import LiveCandles, Market, NoMarket
+from activities.reconciliation import Reconciler
 from db.market_frames import FrameKey, MarketFrames
 from db.repositories.candles import CandleRepository
 from db.repositories.history_sets import Stretch
@@ -292,6 +293,19 @@ async def test_a_worker_that_dies_in_the_middle_leaves_what_it_had_to_the_next(
     assert await exchange.asked() == 3
     row = await laboratory.session_row(session_id)
     assert (row["status"], row["data_fingerprint"]) == ("completed", expected)
+
+
+async def test_a_test_whose_start_was_cut_short_is_fetched_when_it_is_found(
+    apart: Laboratory, exchange: Exchange
+):
+    apart.market = exchange.laboratory.market
+    session_id = await apart.add_session(a_plan(40))
+    async with apart.worker():
+        await Reconciler(apart.database, apart.temporal).run_once(unchanged_for=timedelta(0))
+        await apart.ended(session_id)
+
+    row = await apart.session_row(session_id)
+    assert (row["status"], row["total_candles"]) == ("completed", 40)
 
 
 async def test_an_exchange_that_does_not_answer_is_asked_again(exchange: Exchange):
