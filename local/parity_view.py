@@ -35,6 +35,7 @@ def comparison(compared: Compared) -> Group:
         Text(f"{heading}{compared.asset} {compared.timeframe}", style="bold"),
         Text(""),
         _figures(parity),
+        _drift(parity.drift),
         *_differences(parity.differences),
         Text(""),
         _verdict(parity),
@@ -55,14 +56,17 @@ def _rows(parity: Parity) -> Iterator[tuple[str, ...]]:
     yield "Trades", f"{parity.trades_recorded:,}", f"{parity.trades_refolded:,}"
     yield "Ending equity", repr(parity.recorded_equity), repr(parity.refolded_equity)
     yield "Largest difference of equity", "", repr(parity.max_equity_difference)
-    yield "Timing drift of entries", _drift(parity.drift), ""
 
 
-def _drift(drift: TimingDrift) -> str:
+def _drift(drift: TimingDrift) -> Text:
     if drift.mean is None or drift.worst is None:
-        return "none was filled while its candle formed"
+        return Text("")
     mean, worst = drift.mean * 100, drift.worst * 100
-    return f"mean {mean:+.4f} %, worst {worst:+.4f} % dearer than the open, of {drift.entries:,}"
+    return Text.assemble(
+        ("\nTiming drift", "cyan"),
+        f" of {drift.entries:,} entries, live price against the open they filled at: "
+        f"mean {mean:+.4f} %, worst {worst:+.4f} % (+ is dearer)",
+    )
 
 
 def _differences(differences: tuple[Difference, ...]) -> Iterable[Table | Text]:

@@ -1,6 +1,7 @@
 """What tests recorded folds to what they were, and whatever is changed afterwards is found."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +14,17 @@ from cli import app
 from db.recordings import load_recording
 from db.repositories.sessions import SessionRepository
 from events.payloads import result_id
+from integrations.exchanges.exchange_market import open_market
+from local.simulators import exchange_server
+from local.simulators.exchange_clock import ExchangeClock
 from tests.laboratory import Laboratory, Plan
+from tests.loopback import serve_app
+from trading.candles import Timeframe
 from trading.parity import Difference, Parity, check_parity
+
+HOUR = Timeframe.HOUR_1.milliseconds
+# Not the asset of other tests: a live data set is there for everybody's backtests.
+ASSET = "LINK/USDT"
 
 
 async def parity_of(laboratory: Laboratory, session_id: UUID) -> Parity:
@@ -99,6 +109,66 @@ async def test_a_changed_candle_is_found_and_named(
     )
     first = (await parity_of(laboratory, flipped)).differences[0]
     assert (first.candle, first.field, first.refolded) == (7, column, row["changed"])
+
+
+@pytest.fixture
+async def live(laboratory: Laboratory) -> AsyncIterator[Laboratory]:
+    """A laboratory at an exchange where an hour takes 0.8 s."""
+    clock = ExchangeClock(speed=HOUR / 800)
+    clock.set(now_ms=1_700_000_000_000 // HOUR * HOUR)
+    with serve_app(exchange_server.create_app(clock)) as url:
+        laboratory.market = market = open_market("simulated", base_url=url)
+        yield laboratory
+        await market.close()
+
+
+async def stop(laboratory: Laboratory, session_id: UUID, *, closes: bool = True) -> None:
+    await laboratory.temporal.signal_stop(session_id, "a-stop", closes, "forward")
+    await laboratory.ended(session_id, type="forward")
+
+
+async def ended_early(laboratory: Laboratory, session_id: UUID) -> int:
+    """How many trades a minute of a forming candle has ended."""
+    rows = await laboratory.rows(
+        "SELECT id FROM trades WHERE session_id = :id AND exit_candle IS NOT NULL"
+        " AND jsonb_typeof(sighting->'minute') = 'object'",
+        session_id,
+    )
+    return len(rows)
+
+
+async def test_a_forward_test_with_exits_between_closes_is_the_backtest_of_its_recording(
+    live: Laboratory,
+):
+    async with live.worker():
+        session_id = await live.started(Plan(type="forward", asset=ASSET, model="simulated/scalp"))
+        async with asyncio.timeout(30):
+            while not await ended_early(live, session_id):
+                await asyncio.sleep(0.05)
+        await stop(live, session_id)
+
+    parity = await parity_of(live, session_id)
+    assert parity.is_equal, parity.differences
+    assert parity.sightings >= 1
+    assert parity.candles == (await live.session_row(session_id))["cursor"] > 2
+    assert parity.drift.entries >= 1
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_stop_within_the_candle_of_the_entry_is_folded_as_it_was(
+    live: Laboratory, closes: bool
+):
+    holding = Plan(type="forward", asset=ASSET, model="simulated/always-long")
+    async with live.worker():
+        session_id = await live.started(holding)
+        await live.reached(session_id, lambda row: row["open_position"] is not None)
+        await stop(live, session_id, closes=closes)
+
+    (trade,) = await live.trades(session_id)
+    assert trade["exit_type"] == ("manual" if closes else None)
+    parity = await parity_of(live, session_id)
+    assert parity.is_equal, parity.differences
+    assert parity.trades_recorded == closes
 
 
 def compare(*arguments: str) -> Result:
