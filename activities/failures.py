@@ -11,6 +11,7 @@ ApplicationError types raised by activities
 ├── MarketUnavailable     the exchange does not answer: retried for as long as the test runs
 ├── NO_CANDLES            the range of a new test has none: it fails
 ├── INDICATORS_NOT_READY  they never are in the range of a new test: it fails
+├── WorkerShutsDown       the worker of a price feed leaves: another one goes on
 ├── MailUnavailable       the mail server takes nothing for now: retried
 ├── SessionNotFound       there is no such row (any more): the workflow fails
 └── InternalFailure       a defect of ours: the session fails, with its type and no secrets

@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 from redis.exceptions import RedisError
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities.failures import activity_failures, market_failures
 from activities.heartbeats import heartbeating
@@ -36,6 +37,8 @@ LINGER_S = 30.0
 LONGEST_S = 3_600.0
 # A source that was silent for so long is said to be down.
 SILENCE_S = 60.0
+# How long a price that is just being posted holds up the end.
+_LAST_POST_S = 2.0
 # A test that was told and has not moved is told again.
 _TELL_AGAIN_S = 5.0
 
@@ -76,7 +79,7 @@ class PriceFeedActivities:
                 return await self._watch(input.asset)
             finally:
                 posting.cancel()
-                await asyncio.wait([posting])
+                await asyncio.wait([posting], timeout=_LAST_POST_S)
 
     async def _watch(self, asset: str) -> bool:
         watch = PositionWatch(self._database, self._live, self._signals, asset)
@@ -89,7 +92,7 @@ class PriceFeedActivities:
             if clock() - wanted_at > LINGER_S:
                 return False
             speed = max(await self._live.speed(), 1e-9)
-            await asyncio.sleep(max(_LOOK_EVERY_S / speed, _SHORTEST_LOOK_S))
+            await _pause(max(_LOOK_EVERY_S / speed, _SHORTEST_LOOK_S))
         return True
 
     async def _post_prices(self, asset: str) -> None:
@@ -208,6 +211,17 @@ class PositionWatch:
             opened_at=since,
             minute=minute,
         )
+
+
+async def _pause(seconds: float) -> None:
+    """Wait; a worker that shuts down leaves the feed to another one at once."""
+    leaving = asyncio.ensure_future(activity.wait_for_worker_shutdown())
+    try:
+        await asyncio.wait([leaving], timeout=seconds)
+        if leaving.done():
+            raise ApplicationError("this worker shuts down", type="WorkerShutsDown")
+    finally:
+        leaving.cancel()
 
 
 def _levels(position: OpenPosition) -> Levels:
