@@ -1,6 +1,9 @@
 """What a finished test recorded, as the values that the fold takes and makes."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -26,32 +29,54 @@ _RULES = TypeAdapter(Rules)
 _SIGHTING = TypeAdapter(Sighting)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """What the database has of a test, as it came."""
+
+    window: CandleSeries
+    closed: Sequence[ClosedTrade]
+    left_open: Sequence[OpenTrade]
+    decisions: Sequence[RecordedDecision]
+    curve: Sequence[tuple[int, float]]
+    seen: Sequence[Sequence[Any]]
+    ending_equity: float
+    live_prices: Mapping[int, float]
+
+
 async def load_recording(session: AsyncSession, record: SessionRecord) -> Recording:
     """Read what a test with a result recorded; without its data set there are no candles."""
     finished, recordings = FinishedSessionRepository(session), RecordingRepository(session)
-    closed, left_open = await finished.trades(record.id), await recordings.open_trades(record.id)
-    window = await _window(session, record)
-    curve = await StepRepository(session).equity_curve(record.id)
-    seen = await recordings.seen_candles(record.id, record.type)
+    rows = _Rows(
+        window=await _window(session, record),
+        closed=await finished.trades(record.id),
+        left_open=await recordings.open_trades(record.id),
+        decisions=await finished.decisions(record.id),
+        curve=await StepRepository(session).equity_curve(record.id),
+        seen=await recordings.seen_candles(record.id, record.type),
+        ending_equity=await recordings.ending_equity(record.id),
+        live_prices=await recordings.live_prices(record.id),
+    )
+    # Beside the event loop: a long test has tens of thousands of decisions.
+    return await asyncio.to_thread(_recording, record, rows)
+
+
+def _recording(record: SessionRecord, rows: _Rows) -> Recording:
     return Recording(
-        candles=window.slice(0, record.cursor),
-        window=window,
+        candles=rows.window.slice(0, record.cursor),
+        window=rows.window,
         fingerprint=record.data_fingerprint,
-        decisions={
-            each.candle_number: recorded_decision(each)
-            for each in await finished.decisions(record.id)
-        },
-        sightings=sightings_of(closed, left_open),
+        decisions={each.candle_number: recorded_decision(each) for each in rows.decisions},
+        sightings=sightings_of(rows.closed, rows.left_open),
         rules=_RULES.validate_python(record.rules),
         ending=_ending(record),
-        trades=[trade_of(each) for each in closed],
-        left_open=[_position_of(each) for each in left_open],
-        open_times=np.array([time for time, _ in curve], dtype=np.int64),
-        equity=np.array([value for _, value in curve], dtype=np.float64),
-        ending_equity=await recordings.ending_equity(record.id),
-        seen_at=np.array([row[0] for row in seen], dtype=np.int64),
-        seen=CandleSeries.from_rows([row[1:] for row in seen]),
-        live_prices=await recordings.live_prices(record.id),
+        trades=[trade_of(each) for each in rows.closed],
+        left_open=[_position_of(each) for each in rows.left_open],
+        open_times=np.array([time for time, _ in rows.curve], dtype=np.int64),
+        equity=np.array([value for _, value in rows.curve], dtype=np.float64),
+        ending_equity=rows.ending_equity,
+        seen_at=np.array([row[0] for row in rows.seen], dtype=np.int64),
+        seen=CandleSeries.from_rows([row[1:] for row in rows.seen]),
+        live_prices=rows.live_prices,
     )
 
 
