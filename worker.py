@@ -32,6 +32,7 @@ from activities.prices import NoFeeds
 from activities.reconciliation import HeldAssets, Reconciler
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
+from activities.summaries import SummaryActivities
 from db.engine import Database
 from db.market_frames import MarketFrames
 from events.prices import PriceBoard
@@ -85,6 +86,7 @@ class Activities:
     decisions: DecisionActivities
     results: ResultActivities
     notifications: NotificationActivities
+    summaries: SummaryActivities
 
 
 def build_activities(
@@ -118,6 +120,7 @@ def build_activities(
         ),
         results=ResultActivities(database, contexts, publisher),
         notifications=NotificationActivities(database, mailer),
+        summaries=SummaryActivities(database),
     )
 
 
@@ -154,6 +157,7 @@ def build_workers(
             activities.results.finish,
             activities.results.fail,
             activities.notifications.notify,
+            activities.summaries.look_at_day,
         ],
         max_concurrent_activities=max_activities,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(minimum=2, initial=5, maximum=20),

@@ -1,7 +1,7 @@
 """Tells a user what happened to a test: in the inbox once, by e-mail at most once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
@@ -42,13 +42,18 @@ _logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifyInput:
-    """What happened to a session; the same `dedup_key` in a category is told once."""
+    """What happened to a session; the same `dedup_key` in a category is told once.
+
+    With a `trade_number` the facts are those of the trade, and one that its stop-loss has closed is
+    told as that.
+    """
 
     session_id: str
     user_id: str
     category: Category
     dedup_key: str
     facts: NoticeFacts = field(default_factory=NoticeFacts)
+    trade_number: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +95,7 @@ class NotificationActivities:
         with activity_failures(), mail_failures():
             user_id = UUID(input.user_id)
             async with self._database.for_user(user_id) as session:
-                told = await self._tell(session, user_id, input)
+                told = await self._tell(session, user_id, await _with_trade(session, input))
             state = await self._mail(told)
             return NotifyResult(notification_id=str(told.notification.id), email=state)
 
@@ -164,6 +169,25 @@ class NotificationActivities:
     async def _settle(self, notification: NotificationRecord, outcome: EmailOutcome) -> None:
         async with self._database.for_user(notification.user_id) as session:
             await InboxRepository(session).settle_email(notification.id, outcome)
+
+
+async def _with_trade(session: AsyncSession, input: NotifyInput) -> NotifyInput:
+    """The input with the facts of its trade; those of a closed one change no more."""
+    if input.trade_number is None:
+        return input
+    inbox = InboxRepository(session)
+    trade = await inbox.trade(UUID(input.session_id), input.trade_number)
+    if trade is None:
+        return input
+    is_exit = input.facts.action == "closed"
+    facts = replace(
+        input.facts,
+        direction=trade.direction,
+        price=trade.exit_price if is_exit else trade.entry_price,
+        pnl_pct=trade.pnl_pct if is_exit else None,
+    )
+    is_stop = is_exit and trade.exit_type == "stop_loss"
+    return replace(input, facts=facts, category="stop_loss_hit" if is_stop else input.category)
 
 
 async def _brief(inbox: InboxRepository, session_id: str) -> SessionBrief:

@@ -9,6 +9,7 @@ from temporalio import activity
 
 from activities.contexts import SessionContext, SessionContexts
 from activities.failures import activity_failures, market_failures, superseded
+from activities.heartbeats import heartbeating
 from activities.live_candles import LiveCandles, series_of
 from activities.prices import PriceFeeds, Touch
 from activities.step_rows import (
@@ -96,7 +97,7 @@ class PositionActivities:
     @activity.defn
     async def fill_order(self, input: FillInput) -> FillResult:
         """Fill the order at the open of the forming candle; once that is closed, its step does."""
-        with activity_failures(), market_failures():
+        with activity_failures(), market_failures(), heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
             state, order = input.state, input.state.pending
             now = await self._live.now_ms()
@@ -162,6 +163,8 @@ async def _write(
     if (stored := await steps.control(context.session_id, event.key)) is not None:
         latest = await steps.latest_state(context.session_id)
         return stored, STATE.validate_json(latest or "")
+    if locked.status not in {"running", "paused"}:
+        raise superseded(str(context.session_id))  # it ended while this attempt was under way
     reasons = await _reasons(session, context.session_id, event.step)
     found = happenings(event.step, event.price, context.session_id, reasons, index=event.index)
     if not found:

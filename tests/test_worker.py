@@ -25,8 +25,11 @@ from activities.decisions import DecisionActivities
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
 from activities.notifications import NotificationActivities
+from activities.positions import PositionActivities
+from activities.price_feeds import PriceFeedActivities
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
+from activities.summaries import SummaryActivities
 from db.engine import Database
 from local.simulators.openrouter import create_app
 from migrations.run import upgrade
@@ -37,6 +40,7 @@ from tests.loopback import serve_app
 from worker import FernetKeyRing, build_workers, mailer_of
 from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
+from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import workflow_id
 from workflows.session_run import decision_queue
 
@@ -202,10 +206,13 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         MarketDataActivities,
         BacktestCandleActivities,
         LiveMarketActivities,
+        PositionActivities,
+        PriceFeedActivities,
         SessionActivities,
         DecisionActivities,
         ResultActivities,
         NotificationActivities,
+        SummaryActivities,
     )
     defined = {
         name
@@ -218,7 +225,11 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
     assert sorted(registered) == sorted(defined)
     assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
     assert decisions["task_queue"] == decision_queue(steps["task_queue"])
-    assert steps["workflows"] == [BacktestWorkflow, ForwardTestWorkflow]
+    assert steps["workflows"] == [
+        BacktestWorkflow,
+        ForwardTestWorkflow,
+        PriceFeedWorkflow,
+    ]
 
 
 def test_any_of_the_configured_keys_opens_what_one_of_them_sealed():

@@ -8,16 +8,20 @@ from typing_extensions import override
 
 with workflow.unsafe.imports_passed_through():
     from activities.live_markets import ForwardInput, LiveMarketActivities, Observation
+    from activities.notices import NoticeFacts
     from activities.positions import FillInput, LeaveInput, PositionActivities
     from activities.prices import Touch
-    from activities.sessions import ClaimResult
+    from activities.sessions import ClaimResult, ControlInput, ControlResult
     from activities.step_rows import LiveCandle
-    from workflows.policies import MARKET, STEP
+    from activities.summaries import SummaryActivities, SummaryInput
+    from trading.simulation import SimulationState
+    from workflows.policies import FILL, MARKET, STEP
 
+from workflows.notices import Notices
 from workflows.session_run import SessionParams, SessionResult, SessionRun
 
-# Runs of before this mark fill an order when its candle is stepped.
-BETWEEN_CLOSES = "positions-between-closes"
+# Runs of before this mark fill an order when its candle is stepped, and tell nobody of it.
+CLOSELY = "follow-closely"
 
 
 @workflow.defn(name="forward_test", failure_exception_types=[])
@@ -28,6 +32,8 @@ class ForwardTestWorkflow(SessionRun):
     def __init__(self, params: SessionParams) -> None:
         super().__init__(params)
         self._touch: Touch | None = None
+        self._notices = Notices(params.session_id, params.user_id)
+        self._summary_at: float | None = None
 
     @workflow.signal
     def touched(self, touch: Touch) -> None:
@@ -56,9 +62,25 @@ class ForwardTestWorkflow(SessionRun):
             if not self._is_over() and (market := await self._observe()) is not None:
                 await self._follow(claim, market)
             if self._is_over():
-                return await self._finish(claim)
+                return await self._end(claim)
+            await self._summarise()
             self._continue_as_new_when_suggested()
             await self._wait_for_close()
+
+    async def _end(self, claim: ClaimResult) -> SessionResult:
+        before = self._require_state()
+        result = await self._finish(claim)
+        if workflow.patched(CLOSELY):
+            facts = NoticeFacts(
+                result_id=result.result_id,
+                pnl_pct=result.final_pnl_pct,
+                reason=None if before.ended is None else before.ended.value,
+            )
+            if before.ended is not None:
+                self._notices.tell("auto_stopped", "finish", facts=facts)
+            self._notices.tell("test_completed", "finish", facts=facts)
+            await self._notices.told()
+        return result
 
     async def _follow(self, claim: ClaimResult, market: Observation) -> None:
         """Step what has closed, then decide on the newest candle if that is due."""
@@ -74,9 +96,9 @@ class ForwardTestWorkflow(SessionRun):
     async def _fill(self, claim: ClaimResult) -> None:
         """Fill the order at the open of the candle that forms, or look again for that open."""
         state = self._require_state()
-        if state.pending is None or self._is_over() or not workflow.patched(BETWEEN_CLOSES):
+        if state.pending is None or self._is_over() or not workflow.patched(CLOSELY):
             return
-        filled = await workflow.execute_activity_method(
+        request = workflow.start_activity_method(
             PositionActivities.fill_order,
             FillInput(
                 session_id=self._params.session_id,
@@ -85,9 +107,15 @@ class ForwardTestWorkflow(SessionRun):
                 state=state,
             ),
             summary=f"candle {state.next_candle}: fill",
-            **MARKET,
+            **FILL,
         )
-        self._state = filled.state
+        try:
+            filled = await self._unless_stopped(request)
+        except ActivityError as e:
+            if self._stop_is_waiting() and is_cancelled_exception(e):
+                return  # whether it was filled, the end reads from the row
+            raise
+        self._move_to(filled.state)
         if filled.retry_after is not None and self._look_at is not None:
             self._look_at = min(self._look_at, workflow.time() + filled.retry_after)
 
@@ -96,7 +124,7 @@ class ForwardTestWorkflow(SessionRun):
         touch, self._touch = self._touch, None
         if touch is None or self._is_over() or not self._concerns(touch):
             return
-        self._state = await workflow.execute_activity_method(
+        left = await workflow.execute_activity_method(
             PositionActivities.leave_position,
             LeaveInput(
                 session_id=self._params.session_id,
@@ -108,7 +136,13 @@ class ForwardTestWorkflow(SessionRun):
             summary=f"candle {touch.candle_index}: position",
             **STEP,
         )
+        self._move_to(left)
         self._show()
+
+    def _move_to(self, state: SimulationState) -> None:
+        """Go on from a state, and tell of the trades that led to it."""
+        before, self._state = self._require_state(), state
+        self._notices.tell_trades(before, state)
 
     def _concerns(self, touch: Touch) -> bool:
         """Whether it is about the position and the candle that are open now, and nothing pends."""
@@ -133,7 +167,10 @@ class ForwardTestWorkflow(SessionRun):
             paused=self._paused,
             ai_evaluating=is_newest and due and not self._paused,
         )
+        before = self._require_state()
         state = await self._step_candle(claim, index, live)
+        if workflow.patched(CLOSELY):
+            self._notices.tell_trades(before, state)
         # A decision that was missed moves to the newest candle; a paused test takes none.
         self._decision_due = due and not self._paused and state.ended is None
 
@@ -154,11 +191,42 @@ class ForwardTestWorkflow(SessionRun):
         self._look_at = workflow.time() + market.seconds
         return market
 
+    @override
+    def _apply(self, control: ControlInput, outcome: ControlResult) -> None:
+        was_paused = self._paused
+        super()._apply(control, outcome)
+        is_trouble = control.kind == "pause" and control.message is not None
+        if is_trouble and self._paused and not was_paused and workflow.patched(CLOSELY):
+            facts = NoticeFacts(reason=control.reason)
+            self._notices.tell("paused", f"pause-{control.control_id}", facts=facts)
+
+    async def _summarise(self) -> None:
+        """Send the summary of each local day that is over; find out when the next one ends."""
+        if not workflow.patched(CLOSELY):
+            return
+        if self._summary_at is not None and workflow.time() < self._summary_at:
+            return
+        day = await workflow.execute_activity_method(
+            SummaryActivities.look_at_day,
+            SummaryInput(session_id=self._params.session_id, user_id=self._params.user_id),
+            summary="daily summary",
+            **STEP,
+        )
+        self._summary_at = day.ends_at
+        if day.finished is not None:
+            self._notices.tell("daily_summary", day.finished, facts=day.facts)
+
+    @override
+    def _continue_as_new_when_suggested(self) -> None:
+        if self._notices.are_told:
+            super()._continue_as_new_when_suggested()
+
     async def _wait_for_close(self) -> None:
         """Until the next candle should be there, or a signal; at once where a decision is due."""
         if self._decision_due and not self._paused:
             return
-        seconds = (self._look_at or 0.0) - workflow.time()
+        until = min(self._look_at or 0.0, self._summary_at or float("inf"))
+        seconds = until - workflow.time()
         if seconds > 0 and not self._is_woken():
             await self._wait(timedelta(seconds=seconds), "next candle")
 

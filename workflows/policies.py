@@ -52,6 +52,11 @@ MARKET = ActivityOptions(
     ),
 )
 
+# The same for an order that waits for the open of the forming candle; a stop waits for what a
+# fill under way comes to.
+FILL = ActivityOptions(**MARKET)
+FILL["cancellation_type"] = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+
 # A feed is one long attempt, which ends by itself after an hour; a dead worker is noticed by the
 # heartbeat, and until another takes over positions are protected by their candles.
 FEED = ActivityOptions(
@@ -61,6 +66,19 @@ FEED = ActivityOptions(
         initial_interval=timedelta(seconds=1),
         backoff_coefficient=2.0,
         maximum_interval=timedelta(seconds=30),
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+)
+
+# A letter takes up to a minute and a half to hand over. A mail server that takes none for an hour
+# is not waited for longer; the notification itself is there since the first attempt.
+NOTICE = ActivityOptions(
+    start_to_close_timeout=timedelta(seconds=120),
+    schedule_to_close_timeout=timedelta(hours=1),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=3.0,
+        maximum_interval=timedelta(minutes=5),
         non_retryable_error_types=PERMANENT_FAILURES,
     ),
 )

@@ -40,12 +40,14 @@ T = TypeVar("T")
 class SessionParams:
     """What a run needs to know; everything else is the session's row.
 
-    With `load_candles` the range of the test has to be fetched before it can begin.
+    With `load_candles` the range of the test has to be fetched before it can begin. `decision_due`
+    is what a run leaves to the next one: a missed decision that moves to the newest candle.
     """
 
     session_id: str
     user_id: str
     load_candles: bool = False
+    decision_due: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ class SessionRun:
             **STEP,
         )
         self._claim, self._state = claim, claim.state
-        self._decision_due = claim.decision_due
+        self._decision_due = claim.decision_due or self._params.decision_due
         self._paused, self._pause_reason = claim.paused, claim.pause_reason
         self._speed, self._stopping = claim.speed, claim.stopping
         self._show()
@@ -258,7 +260,8 @@ class SessionRun:
     async def _apply_inbox(self, claim: ClaimResult) -> None:
         """Record what was asked for, in order."""
         while self._inbox:
-            self._apply(await self._record(claim, self._inbox[0]))
+            control = self._inbox[0]
+            self._apply(control, await self._record(claim, control))
             self._inbox.pop(0)
 
     async def _wait(self, limit: timedelta, summary: str) -> None:
@@ -281,7 +284,7 @@ class SessionRun:
             **STEP,
         )
 
-    def _apply(self, outcome: ControlResult) -> None:
+    def _apply(self, control: ControlInput, outcome: ControlResult) -> None:  # noqa: ARG002
         was_paused = self._paused
         self._paused, self._pause_reason = outcome.paused, outcome.pause_reason
         self._speed, self._stopping = outcome.speed, outcome.stopping
@@ -292,7 +295,7 @@ class SessionRun:
     def _continue_as_new_when_suggested(self) -> None:
         # Handlers only append to the inbox, so an empty inbox is all that has to be waited for.
         if workflow.info().is_continue_as_new_suggested() and not self._inbox:
-            workflow.continue_as_new(self._params)
+            workflow.continue_as_new(replace(self._params, decision_due=self._decision_due))
 
     async def _finish(self, claim: ClaimResult) -> SessionResult:
         finished = await workflow.execute_activity_method(

@@ -15,6 +15,7 @@ from db.models import (
     NewNotification,
     Notification,
     NotificationRecord,
+    Trade,
     TradingSession,
 )
 
@@ -33,6 +34,17 @@ class SessionBrief:
     asset: str
     timeframe: str
     email_notifications: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeBrief:
+    """What a notice says of a trade; the exit is None while it is open."""
+
+    direction: Literal["long", "short"]
+    entry_price: float
+    exit_price: float | None
+    exit_type: str | None
+    pnl_pct: float | None
 
 
 class InboxRepository:
@@ -61,6 +73,19 @@ class InboxRepository:
         query = select(*columns).where(col(TradingSession.id) == session_id)
         row = (await self._session.execute(query)).mappings().one_or_none()
         return None if row is None else SessionBrief(**row)
+
+    async def trade(self, session_id: UUID, trade_number: int) -> TradeBrief | None:
+        """Return what there is to say of a trade."""
+        columns: list[Any] = [
+            col(Trade.type).label("direction"),
+            *(getattr(Trade, name) for name in ("entry_price", "exit_price")),
+            *(getattr(Trade, name) for name in ("exit_type", "pnl_pct")),
+        ]
+        query = select(*columns).where(
+            col(Trade.session_id) == session_id, col(Trade.trade_number) == trade_number
+        )
+        row = (await self._session.execute(query)).mappings().one_or_none()
+        return None if row is None else TradeBrief(**row)
 
     async def claim_email(self, notification_id: UUID) -> bool:
         """Take it on oneself to send the e-mail; False when somebody has, or when it is settled."""

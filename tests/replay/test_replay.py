@@ -46,7 +46,7 @@ CONTAINED = {
     "continued-first-run": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW"},
     "continued-last-run": {"WORKFLOW_EXECUTION_COMPLETED"},
 }
-MOST_BYTES = 100_000
+MOST_BYTES = 130_000
 
 
 def replayer(*workflows: type) -> Replayer:

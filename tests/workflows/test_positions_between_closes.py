@@ -85,6 +85,28 @@ async def ended_early(laboratory: Laboratory, session_id: UUID) -> list[dict[str
     )
 
 
+async def notices(laboratory: Laboratory, session_id: UUID) -> list[tuple[str, str]]:
+    """What the user was told, by category and key."""
+    rows = await laboratory.rows(
+        "SELECT category, dedup_key FROM notifications WHERE session_id = :id"
+        " ORDER BY category, dedup_key",
+        session_id,
+    )
+    return [(row["category"], row["dedup_key"]) for row in rows]
+
+
+async def test_trouble_with_the_model_is_told_and_so_is_the_end(live: Laboratory):
+    async with live.worker():
+        session_id = await live.started(
+            Plan(type="forward", asset=ASSET, model="simulated/hold:402-always")
+        )
+        await live.paused(session_id)
+        await stop(live, session_id)
+
+    told = await notices(live, session_id)
+    assert [category for category, _ in told] == ["paused", "test_completed"]
+
+
 async def test_a_position_opens_while_its_candle_forms_and_ends_at_the_minute_that_touches_it(
     live: Laboratory,
 ):
@@ -112,6 +134,13 @@ async def test_a_position_opens_while_its_candle_forms_and_ends_at_the_minute_th
     assert level * 0.999 <= minute["high"]
     recorded, again = await refolded(live, session_id)
     assert recorded == again != []
+    told = await notices(live, session_id)
+    assert told == sorted(set(told))
+    assert ("trade_executed", f"opened-{first['trade_number']}") in told
+    is_stop = first["exit_type"] == "stop_loss"
+    category = "stop_loss_hit" if is_stop else "trade_executed"
+    assert (category, f"closed-{first['trade_number']}") in told
+    assert ("test_completed", "finish") in told
     assert (
         row["last_seq"]
         == (
