@@ -78,8 +78,10 @@ class PriceFeedActivities:
             try:
                 return await self._watch(input.asset)
             finally:
-                posting.cancel()
-                await asyncio.wait([posting], timeout=_LAST_POST_S)
+                # Before Python 3.12 what sends to Redis may swallow a cancellation.
+                while not posting.done():
+                    posting.cancel()
+                    await asyncio.wait([posting], timeout=_LAST_POST_S)
 
     async def _watch(self, asset: str) -> bool:
         watch = PositionWatch(self._database, self._live, self._signals, asset)
@@ -97,11 +99,11 @@ class PriceFeedActivities:
 
     async def _post_prices(self, asset: str) -> None:
         """Post every price; while there is none, say every minute that the source is down."""
-        try:
-            await self._post_each(asset)
-        except IntegrationError as e:  # no longer listed, or of a kind that nobody can wait out
-            _logger.warning("no_prices", asset=asset, error=type(e).__name__)
         while True:
+            try:
+                await self._post_each(asset)
+            except IntegrationError as e:  # not listed, or its clock cannot be read
+                _logger.warning("no_prices", asset=asset, error=type(e).__name__)
             await self._post(_down(asset))
             await asyncio.sleep(SILENCE_S / 2)
 
