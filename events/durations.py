@@ -13,3 +13,10 @@ def display_duration(seconds: float) -> str:
     if whole >= _MINUTE:
         return f"{whole // _MINUTE}m {whole % _MINUTE}s"
     return f"{whole}s"
+
+
+def display_clock(seconds: int) -> str:
+    """Return a countdown as clocks show it: `36:45`, `0:07`, `2:05:09`."""
+    minutes, rest = divmod(max(0, seconds), _MINUTE)
+    hours, minutes = divmod(minutes, _MINUTE)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

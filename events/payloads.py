@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 from uuid import UUID, uuid5
 
+from events.durations import display_clock
+from events.prices import PriceTick
 from trading.candles import Candle
 from trading.decisions import Decision, Override
-from trading.orders import Position, Rejection, Trade
+from trading.marks import Holding, mark
+from trading.orders import Position, Rejection, Side, Trade
 from trading.simulation import Estimate, Rules, SimulationState
 
 Payload = dict[str, Any]
@@ -211,4 +215,75 @@ def open_position_payload(position: Position | None, close: float) -> Payload | 
         "take_profit": position.target_price,
         "unrealized_pnl": position.unrealized_pnl(close),
         "opened_at": iso_of_ms(position.entry_time),
+    }
+
+
+def holding_of(shown: Mapping[str, Any]) -> Holding:
+    """The position that `open_position_payload` or `position_opened_payload` shows."""
+    return Holding(
+        side=Side(shown["type"]),
+        entry_price=shown["entry_price"],
+        size=shown["size"],
+        leverage=shown["leverage"],
+        stop_price=shown["stop_loss"],
+        target_price=shown["take_profit"],
+    )
+
+
+def price_payload(tick: PriceTick) -> Payload:
+    return {
+        "asset": tick.asset,
+        "price": tick.price,
+        "bid": tick.bid,
+        "ask": tick.ask,
+        "change_24h": tick.change_24h,
+        "high_24h": tick.high_24h,
+        "low_24h": tick.low_24h,
+        "volume_24h": tick.volume_24h,
+        "timestamp": tick.timestamp,
+    }
+
+
+def price_status_payload(tick: PriceTick) -> Payload:
+    return {"asset": tick.asset, "status": tick.status, "timestamp": tick.timestamp}
+
+
+def price_update_payload(tick: PriceTick) -> Payload:
+    """The price as a forward test's watchers are told it."""
+    return {
+        "price": tick.price,
+        "change_24h_pct": tick.change_24h,
+        "volume_24h": tick.volume_24h,
+        "timestamp": tick.timestamp,
+    }
+
+
+def position_update_payload(holding: Holding, price: float) -> Payload:
+    """The open position at a price; the percentage is of its margin, distances are of the price."""
+    marked = mark(holding, price)
+    return {
+        "current_price": price,
+        "entry_price": holding.entry_price,
+        "unrealized_pnl_amount": marked.unrealized_pnl,
+        "unrealized_pnl_pct": percent(marked.pnl_fraction),
+        "distance_to_sl_pct": percent(marked.stop_distance),
+        "distance_to_tp_pct": percent(marked.target_distance),
+    }
+
+
+def countdown_payload(
+    *, now_ms: int, next_close: int, next_decision: int | None, speed: float
+) -> Payload:
+    """The time to the next close: in seconds of ours, and at the exchange.
+
+    `next_decision` is the close at which the agent is asked next, None where it is not.
+    """
+    seconds = (next_close - now_ms) / 1000 / speed
+    return {
+        "seconds_remaining": round(seconds, 1),
+        "next_candle_at": iso_of_ms(next_close),
+        "display": display_clock(ceil(seconds)),
+        "next_ai_intervention_minutes": (
+            None if next_decision is None else max(0, ceil((next_decision - now_ms) / 60_000))
+        ),
     }
