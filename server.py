@@ -22,10 +22,12 @@ from api.dependencies import Services
 from api.forward_tests import ForwardTests
 from api.late_connection import connecting_late
 from api.realtime.backlog import Backlog
+from api.realtime.prices import PriceRelay
 from api.realtime.relay import Relay
 from api.realtime.transport import RelayProtocol
 from db.engine import Database
 from db.market_frames import MarketFrames
+from events.prices import PriceBoard
 from events.subscriber import SessionSubscriber
 from integrations.clerk.tokens import KeySet, TokenVerifier, issuer_of
 from integrations.openrouter.client import OpenRouterClient
@@ -43,8 +45,9 @@ PING_TIMEOUT_S = 60.0
 SHUTDOWN_GRACE_S = 10
 REDIS_CONNECT_TIMEOUT_S = 2.0
 REDIS_COMMANDS = 200
-# Each session that somebody watches takes a connection; a Redis server has 10,000 by default.
-WATCHED_SESSIONS = 4_000
+# Each session and asset that somebody watches takes a connection; a Redis server has 10,000 by
+# default.
+WATCHED = 4_000
 
 
 def api_config(settings: ApiSettings) -> ApiConfig:
@@ -74,7 +77,7 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
                 socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
                 max_connections=limit,
             )
-            for limit in (REDIS_COMMANDS, WATCHED_SESSIONS)
+            for limit in (REDIS_COMMANDS, WATCHED)
         )
         stack.push_async_callback(redis.aclose)
         stack.push_async_callback(subscriptions.aclose)
@@ -93,7 +96,10 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             ),
             cipher=MultiFernet([Fernet(key) for key in settings.encryption_keys]),
             frames=frames,
-            relay=Relay(Backlog(database, SessionSubscriber(redis, subscriptions), frames)),
+            relay=Relay(
+                Backlog(database, SessionSubscriber(redis, subscriptions), frames),
+                PriceRelay(PriceBoard(redis, subscriptions), temporal, config.market_source),
+            ),
             controls=Controls(database, temporal),
             backtests=Backtests(config=config, database=database, frames=frames, temporal=temporal),
             forward_tests=ForwardTests(config=config, database=database, temporal=temporal),

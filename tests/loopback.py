@@ -6,17 +6,18 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
 
 @contextlib.contextmanager
-def serve_app(app: Any) -> Iterator[str]:
+def serve_app(app: Any, *, has_sockets: bool = False) -> Iterator[str]:
     """Run `app` in a thread of its own; gives its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     # No logging of its own: uvicorn would set up the loggers of the whole test run.
-    config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off")
+    sockets: Literal["websockets-sansio", "none"] = "websockets-sansio" if has_sockets else "none"
+    config = uvicorn.Config(app, log_config=None, ws=sockets, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()

@@ -3,7 +3,9 @@
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, get_args
+from uuid import UUID
 
 import orjson
 import structlog
@@ -15,7 +17,6 @@ from starlette.websockets import WebSocket
 from api.controls import Controls
 from api.errors import ApiError
 from api.realtime.frames import error_message, own_message
-from api.realtime.watcher import Watcher
 from events.types import iso_timestamp
 from integrations.errors import IntegrationError
 from workflows.policies import Speed
@@ -30,6 +31,7 @@ _SPEEDS: tuple[str, ...] = get_args(Speed)
 _logger = structlog.get_logger(__name__)
 
 Payload = Mapping[str, Any]
+Action = Callable[[Payload], Awaitable[Payload]]
 
 
 class SocketAbused(Exception):
@@ -41,20 +43,18 @@ class BadCommand(Exception):
 
 
 class Commands:
-    """Reads one client's messages and carries them out in order."""
+    """Reads one client's messages and carries them out in order; answers go to `say`.
 
-    def __init__(self, socket: WebSocket, watcher: Watcher, controls: Controls) -> None:
+    Every socket knows `ping` and `pong`, and what else is among its `actions`.
+    """
+
+    def __init__(
+        self, socket: WebSocket, say: Callable[[str], None], actions: Mapping[str, Action]
+    ) -> None:
         self._socket = socket
-        self._watcher = watcher
-        self._controls = controls
+        self._say = say
+        self._actions = {"ping": _ping, **actions}
         self._received_at: deque[float] = deque()
-        self._actions: Mapping[str, Callable[[Payload], Awaitable[Payload]]] = {
-            "pause": self._pause,
-            "resume": self._resume,
-            "stop": self._stop,
-            "change_speed": self._change_speed,
-            "ping": self._ping,
-        }
 
     async def run(self) -> None:
         """Serve until the client goes away. Raises SocketAbused."""
@@ -96,17 +96,34 @@ class Commands:
         if action not in self._actions:
             raise BadCommand(f"There is no action {action[:40]!r}.")
         answer = await self._actions[action](data)
-        self._watcher.say(own_message("command_ack", {"action": action, **answer}))
+        self._say(own_message("command_ack", {"action": action, **answer}))
 
     def _complain(self, error_code: str, sentence: str) -> None:
-        self._watcher.say(error_message(error_code, sentence))
+        self._say(error_message(error_code, sentence))
+
+
+class SessionActions:
+    """What the owner of a session may wish for on its socket."""
+
+    def __init__(self, controls: Controls, *, user_id: UUID, session_id: UUID) -> None:
+        self._controls = controls
+        self._user_id = user_id
+        self._session_id = session_id
+        self.by_name: Mapping[str, Action] = MappingProxyType(
+            {
+                "pause": self._pause,
+                "resume": self._resume,
+                "stop": self._stop,
+                "change_speed": self._change_speed,
+            }
+        )
 
     async def _pause(self, _: Payload) -> Payload:
-        since = await self._controls.pause(self._watcher.user_id, self._watcher.session_id)
+        since = await self._controls.pause(self._user_id, self._session_id)
         return {"status": "paused", "paused_at": iso_timestamp(since)}
 
     async def _resume(self, _: Payload) -> Payload:
-        await self._controls.resume(self._watcher.user_id, self._watcher.session_id)
+        await self._controls.resume(self._user_id, self._session_id)
         return {"status": "running"}
 
     async def _stop(self, data: Payload) -> Payload:
@@ -114,7 +131,7 @@ class Commands:
         if not isinstance(close_position, bool):
             raise BadCommand("`close_position` is true or false.")
         stopped = await self._controls.stop(
-            self._watcher.user_id, self._watcher.session_id, close_position=close_position
+            self._user_id, self._session_id, close_position=close_position
         )
         return {
             "status": stopped.status,
@@ -126,11 +143,12 @@ class Commands:
         speed = data.get("speed")
         if speed not in _SPEEDS:
             raise BadCommand(f"`speed` is one of {', '.join(_SPEEDS)}.")
-        await self._controls.set_speed(self._watcher.user_id, self._watcher.session_id, speed)
+        await self._controls.set_speed(self._user_id, self._session_id, speed)
         return {"speed": speed}
 
-    async def _ping(self, _: Payload) -> Payload:
-        return {}
+
+async def _ping(_: Payload) -> Payload:
+    return {}
 
 
 def _parse(message: Message) -> tuple[str, Payload]:

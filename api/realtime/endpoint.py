@@ -1,41 +1,25 @@
 """The WebSocket of a session: admitted before it is accepted, then events out and commands in."""
 
-import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import structlog
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from api.dependencies import Services, services_of, sign_in
-from api.errors import (
-    UNREACHABLE,
-    ApiError,
-    Invalid,
-    NotFound,
-    Unauthorized,
-    error_response,
-    unavailable,
-)
-from api.realtime.commands import RATE_LIMITED, Commands, SocketAbused
-from api.realtime.opening import Opening
+from api.errors import UNREACHABLE, ApiError, Invalid, NotFound, Unauthorized, unavailable
+from api.realtime.commands import Action, Commands, SessionActions
+from api.realtime.conversation import SUBPROTOCOL, converse, refuse, subprotocol_of
+from api.realtime.market_view import MarketView
+from api.realtime.opening import FINISHED, Opening
 from api.realtime.relay import TooManyWatchers
 from api.realtime.watcher import Watcher
 from db.models.sessions import SessionRecord
 from db.repositories.sessions import SessionRepository
 
-SUBPROTOCOL = "alphalab"
-SERVER_ERROR = 4500
-
 _LONGEST_SEQ = 19
-
-# What a refusal closes with for clients that ask to be accepted first.
-_SPEC_CLOSE_CODES = {401: 4001, 403: 4003, 404: 4004, 429: 4005}
-
-_logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,35 +47,17 @@ async def watch_session(socket: WebSocket, session_id: str, session_type: str) -
         async with services.relay.attached(watcher):
             # Read after subscribing: whatever is not in this row will be heard.
             session = await _find_session(services, admission.user_id, session_id, session_type)
-            await socket.accept(subprotocol=_subprotocol(socket))
+            await socket.accept(subprotocol=subprotocol_of(socket))
             opening = Opening(watcher, services.relay.backlog, session)
-            commands = Commands(socket, watcher, services.controls)
-            await _converse(socket, watcher, opening, commands)
+            async with _seeing_the_market(services, watcher, session):
+                commands = Commands(socket, watcher.say, _actions(services, watcher))
+                await converse(socket, _talk(opening, watcher), commands.run())
     except TooManyWatchers:
-        await _refuse(socket, ApiError(429, "RATE_LIMITED", "Too many connections to this test."))
+        await refuse(socket, ApiError(429, "RATE_LIMITED", "Too many connections to this test."))
     except HTTPException as e:
-        await _refuse(socket, e)
+        await refuse(socket, e)
     except UNREACHABLE as e:
-        await _refuse(socket, unavailable(e))
-
-
-async def _converse(
-    socket: WebSocket, watcher: Watcher, opening: Opening, commands: Commands
-) -> None:
-    """Talk and listen until either ends."""
-    talking = asyncio.create_task(_talk(opening, watcher))
-    listening = asyncio.create_task(commands.run())
-    both = {talking, listening}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in both:
-            task.cancel()
-        outcomes = await asyncio.gather(*both, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            with suppress(WebSocketDisconnect):
-                await _end(socket, outcome)
+        await refuse(socket, unavailable(e))
 
 
 async def _talk(opening: Opening, watcher: Watcher) -> None:
@@ -99,14 +65,23 @@ async def _talk(opening: Opening, watcher: Watcher) -> None:
     await watcher.run()
 
 
-async def _end(socket: WebSocket, failure: Exception) -> None:
-    if isinstance(failure, WebSocketDisconnect):
+def _actions(services: Services, watcher: Watcher) -> Mapping[str, Action]:
+    return SessionActions(
+        services.controls, user_id=watcher.user_id, session_id=watcher.session_id
+    ).by_name
+
+
+@asynccontextmanager
+async def _seeing_the_market(
+    services: Services, watcher: Watcher, session: SessionRecord
+) -> AsyncIterator[None]:
+    """Show the price of a forward test's asset too, unless the test is over."""
+    if session.type != "forward" or session.status in FINISHED:
+        yield
         return
-    if isinstance(failure, SocketAbused):
-        await socket.close(RATE_LIMITED, "too many messages")
-        return
-    _logger.error("socket_failed", exc_info=failure)
-    await socket.close(SERVER_ERROR, "something went wrong on our side")
+    watcher.look_on(MarketView(session))
+    async with services.relay.prices.attached(session.asset, watcher):
+        yield
 
 
 async def _admit(
@@ -149,23 +124,3 @@ def _last_seq(socket: WebSocket) -> int | None:
     if not (given.isascii() and given.isdigit() and len(given) < _LONGEST_SEQ):
         raise Invalid("last_seq: the number of the last event received", ["query", "last_seq"])
     return int(given)
-
-
-def _subprotocol(socket: WebSocket) -> str | None:
-    return SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", []) else None
-
-
-async def _refuse(socket: WebSocket, error: HTTPException) -> None:
-    """Refuse before accepting; after it only for clients that ask to be told so."""
-    if _wants_close_codes(socket):
-        await socket.accept(subprotocol=_subprotocol(socket))
-        code = _SPEC_CLOSE_CODES.get(error.status_code, SERVER_ERROR)
-        await socket.close(code, str(error.detail))
-        return
-    await socket.send_denial_response(error_response(error, uuid4().hex))
-
-
-def _wants_close_codes(socket: WebSocket) -> bool:
-    headers: Headers = socket.headers
-    given = socket.query_params.get("close_codes") or headers.get("close_codes")
-    return (given or headers.get("close-codes")) == "spec"

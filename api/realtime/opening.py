@@ -11,11 +11,11 @@ from api.realtime.frames import (
     own_message,
     without_seq,
 )
+from api.realtime.market_view import cadence_of
 from api.realtime.watcher import NORMAL_CLOSURE, Watcher
 from api.wire import encode_frame
 from db.models.sessions import SessionRecord
 from events.types import Event, iso_timestamp
-from trading.decisions import Cadence
 
 FINISHED = frozenset({"completed", "failed", "stopped"})
 _PAUSING = frozenset({"session_paused", "session_resumed"})
@@ -107,11 +107,7 @@ def coalesced(session: SessionRecord) -> Callable[[Event], bool]:
     """Choose what a client that starts from nothing needs to draw the session so far."""
     opened_at = (session.open_position or {}).get("opened_at")
     stride = -(-session.cursor // CANDLES_REPLAYED)
-    every = session.decision_mode == "every_candle"
-    cadence = Cadence(
-        first=session.first_decision_candle,
-        interval=1 if every else session.decision_interval_candles,
-    )
+    cadence = cadence_of(session)
 
     def is_shown(event: Event) -> bool:
         match event.event:

@@ -11,8 +11,10 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.realtime.backlog import Backlog
+from api.realtime.endings import end_tasks
 from api.realtime.frames import frames_of
 from api.realtime.opening import FINISHED
+from api.realtime.prices import PriceRelay
 from api.realtime.watcher import DEACTIVATED, NORMAL_CLOSURE, Watcher
 from events.types import Event
 
@@ -33,8 +35,9 @@ class TooManyWatchers(Exception):
 class Relay:
     """All channels of this process."""
 
-    def __init__(self, backlog: Backlog) -> None:
+    def __init__(self, backlog: Backlog, prices: PriceRelay) -> None:
         self.backlog = backlog
+        self.prices = prices
         self._channels: dict[UUID, Channel] = {}
 
     @asynccontextmanager
@@ -64,6 +67,7 @@ class Relay:
         self._channels.clear()
         for channel in channels:
             await channel.stop()
+        await self.prices.close()
 
     def _channel(self, watcher: Watcher) -> "Channel":
         channel = self._channels.get(watcher.session_id)
@@ -96,9 +100,7 @@ class Channel:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look())]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     async def wait_until_subscribed(self) -> None:
         """Wait for the subscription, but not long: without Redis, the database serves."""

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import chain, repeat
-from time import monotonic
 from uuid import UUID
 
 import structlog
@@ -20,18 +19,18 @@ from starlette.websockets import WebSocket
 
 from api.realtime.backlog import Backlog
 from api.realtime.frames import Frame, frames_of, is_terminal, own_message
-from api.realtime.transport import SocketTransport, transport_of
-from events.types import Event, iso_timestamp
+from api.realtime.market_view import MarketView
+from api.realtime.pulse import STALL_LIMIT_S, Pulse
+from api.wire import encode_frame
+from events.prices import PriceTick
+from events.types import Event
 
 # A page is encoded in a few milliseconds, during which no other socket is served.
 PAGE = 250
 QUEUE_LIMIT = 4_000
-HEARTBEAT_S = 30.0
-STALL_LIMIT_S = 30.0
 _RETRY_DELAYS_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 NORMAL_CLOSURE = 1000
-TRY_AGAIN_LATER = 1013
 DEACTIVATED = 4001
 
 _logger = structlog.get_logger(__name__)
@@ -63,8 +62,18 @@ class Watcher:
         self._behind = True
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
-        self._heartbeat_at = monotonic() + HEARTBEAT_S
-        self._stall = _Stall(transport_of(socket.scope), stall_limit_s)
+        self._pulse = Pulse(socket, stall_limit_s)
+        self._view: MarketView | None = None
+
+    def look_on(self, view: MarketView) -> None:
+        """Show the market as well, whenever nothing durable is left to send."""
+        self._view = view
+
+    def hear(self, tick: PriceTick) -> None:
+        """Take a price; never waits."""
+        if self._view is not None:
+            self._view.hear(tick)
+            self._wake.set()
 
     def begin_within(self, last_seq: int) -> None:
         """Believe no client that claims to have seen more than there is."""
@@ -98,12 +107,12 @@ class Watcher:
 
     def tick(self, now: float) -> bool:
         """Send a heartbeat when it is due; return False when the client accepts nothing."""
-        if self._stall.is_over(now):
-            self._stall.fail()
+        if self._pulse.is_lost(now):
             return False
-        if now >= self._heartbeat_at:
-            self._heartbeat_at = now + HEARTBEAT_S
-            self.say(own_message("heartbeat", {"server_time": iso_timestamp(datetime.now(tz=UTC))}))
+        if (heartbeat := self._pulse.beat(now)) is not None:
+            self.say(heartbeat)
+        if self._view is not None:
+            self._wake.set()  # time has passed: a countdown may be due
         return True
 
     async def run(self) -> None:
@@ -118,19 +127,22 @@ class Watcher:
             elif self._closing is not None:
                 await self._socket.close(*self._closing)
                 return
+            elif (seen := self._look()) is not None:
+                await self.send(encode_frame(seen))
             else:
                 await self._wake.wait()
 
     def skip(self, event: Event) -> None:
         """Count a durable event as sent that this client need not be shown."""
-        if event.seq is not None:
-            self.sent = event.seq
+        if event.seq is None:
+            return
+        self.sent = event.seq
+        if self._view is not None:
+            self._view.note(event)
 
     async def send(self, text: str) -> None:
         """Send at once, and note how long the client keeps us waiting."""
-        self._stall.begin()
-        await self._socket.send({"type": "websocket.send", "text": text})
-        self._stall.end()
+        await self._pulse.send(text)
 
     async def deliver(self, frame: Frame) -> None:
         """Send a durable event; what follows the last one is the end."""
@@ -183,36 +195,10 @@ class Watcher:
         while self._messages:
             await self.send(self._messages.popleft())
 
+    def _look(self) -> Event | None:
+        """What the market has to show now; one event, for a durable one may come meanwhile."""
+        return None if self._view is None else self._view.take(datetime.now(tz=UTC))
+
     def _fall_behind(self) -> None:
         self._behind = True
         self._queue.clear()
-
-
-class _Stall:
-    """Notices a client that accepts no byte, as against one that is slow."""
-
-    def __init__(self, transport: SocketTransport | None, limit_s: float) -> None:
-        self._transport = transport
-        self._limit_s = limit_s
-        self._since: float | None = None
-        self._unsent = 0
-
-    def begin(self) -> None:
-        self._since = monotonic()
-        self._unsent = 0
-
-    def end(self) -> None:
-        self._since = None
-
-    def is_over(self, now: float) -> bool:
-        if self._since is None or self._transport is None:
-            return False
-        unsent = self._transport.unsent_bytes()
-        if unsent < self._unsent or self._unsent == 0:
-            self._since = now
-        self._unsent = unsent
-        return now - self._since > self._limit_s
-
-    def fail(self) -> None:
-        if self._transport is not None:
-            self._transport.fail(TRY_AGAIN_LATER, "the client is too slow")

@@ -11,12 +11,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 import orjson
+import pytest
 import uvicorn
 from redis.asyncio import Redis
 from sqlalchemy import text
 from typing_extensions import override
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from db.engine import Database
 from events.payloads import candle_payload
@@ -106,6 +107,22 @@ class Address:
         url = self.url(session_id, f"token={token}&last_seq=0")
         async with connect(url, sock=straw, compression=None, max_queue=4) as connection:
             yield Client(connection)
+
+
+async def refusal(url: str, status: int) -> str:
+    """Check that the handshake is refused with this status; return the body."""
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(url)
+    assert refused.value.response.status_code == status
+    return (refused.value.response.body or b"").decode()
+
+
+async def is_welcome(url: str) -> bool:
+    try:
+        async with connect(url):
+            return True
+    except InvalidStatus:
+        return False
 
 
 @dataclass(slots=True)

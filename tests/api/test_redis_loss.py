@@ -5,10 +5,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
 
+from events.prices import PriceBoard
 from local.issuer import Issuer
 from local.servers import RedisServer
 from settings import ApiSettings
+from tests.api.prices import a_price, subscribed, told, watching
 from tests.api.sockets import Address, Tape, recorded, serving
 from tests.api.world import Person, World, opened_world
 
@@ -26,7 +30,8 @@ def mortal_redis(servers_dir: Path) -> Iterator[RedisServer]:
 async def world(
     settings: ApiSettings, mortal_redis: RedisServer, issuer: Issuer, simulators_url: str
 ) -> AsyncIterator[World]:
-    own = settings.model_copy(update={"redis_url": type(settings.redis_url)(mortal_redis.url)})
+    lost = {"redis_url": SecretStr(mortal_redis.url), "market_data_source": "ccxt:any"}
+    own = settings.model_copy(update=lost)
     async with opened_world(own, issuer, simulators_url) as world:
         yield world
 
@@ -39,7 +44,7 @@ async def address(world: World) -> AsyncIterator[Address]:
 
 @pytest.fixture
 async def tape(world: World, ada: Person) -> Tape:
-    return await recorded(world, ada)
+    return await recorded(world, ada, end_date="2024-01-10")
 
 
 async def test_watchers_miss_nothing_while_redis_is_away_and_after(
@@ -60,6 +65,22 @@ async def test_watchers_miss_nothing_while_redis_is_away_and_after(
 
     assert client.seqs() == list(range(1, 19))
     assert late.seqs() == list(range(5, 13))
+
+
+async def test_prices_go_on_when_redis_is_back(mortal_redis: RedisServer, address: Address) -> None:
+    asset = f"A{uuid4().hex[:12].upper()}/USDT"
+    async with Redis.from_url(mortal_redis.url) as feed, watching(address, asset) as client:
+        board = PriceBoard(feed)
+        await subscribed(board, asset)
+        await board.post(a_price(asset, 1.0))
+        await client.until("price")
+        mortal_redis.stop()
+        mortal_redis.start()
+        await feed.connection_pool.disconnect()
+        await board.post(a_price(asset, 2.0))
+        await client.until("price")
+
+    assert told(client) == [1.0, 2.0]
 
 
 async def test_everything_else_works_without_redis(

@@ -12,13 +12,21 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
-from api.realtime import watcher as watcher_module
+from api.realtime import pulse
 from events.channels import session_stream
 from observability import configure_logging
 from settings import ApiSettings
-from tests.api.sockets import SET_STATUS, Address, Client, Tape, recorded, serving
+from tests.api.sockets import (
+    SET_STATUS,
+    Address,
+    Client,
+    Tape,
+    is_welcome,
+    recorded,
+    refusal,
+    serving,
+)
 from tests.api.world import Person, World, opened_world
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
@@ -447,7 +455,7 @@ class TestLive:
         ada: Person,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(watcher_module, "HEARTBEAT_S", 0.5)
+        monkeypatch.setattr(pulse, "HEARTBEAT_S", 0.5)
         async with address.watch(tape.session_id, ada.token) as client:
             beat = await client.until("heartbeat", seconds=5)
             await client.send({"action": "pong"})
@@ -609,22 +617,6 @@ async def keep_stepping(tape: Tape, *, candles: int) -> None:
     for _ in range(candles):
         await tape.step()
         await asyncio.sleep(0)
-
-
-async def refusal(url: str, status: int) -> str:
-    """Check that the handshake is refused with this status; return the body."""
-    with pytest.raises(InvalidStatus) as refused:
-        await connect(url)
-    assert refused.value.response.status_code == status
-    return (refused.value.response.body or b"").decode()
-
-
-async def is_welcome(url: str) -> bool:
-    try:
-        async with connect(url):
-            return True
-    except InvalidStatus:
-        return False
 
 
 async def deactivate(world: World, person: Person) -> None:

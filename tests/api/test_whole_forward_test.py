@@ -19,6 +19,7 @@ from local.issuer import Issuer
 from local.simulators import exchange_server
 from local.simulators.exchange_clock import ExchangeClock
 from settings import ApiSettings
+from tests.api.prices import watching as watching_price
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, created, error_of, opened_world, upload
 from tests.loopback import serve_app
@@ -35,7 +36,7 @@ def exchange_url() -> Iterator[str]:
     """An exchange at which an hour takes a second."""
     clock = ExchangeClock(speed=HOUR / 1000)
     clock.set(now_ms=1_700_000_000_000)
-    with serve_app(exchange_server.create_app(clock)) as url:
+    with serve_app(exchange_server.create_app(clock, tick_seconds=0.2), has_sockets=True) as url:
         yield url
 
 
@@ -48,9 +49,9 @@ async def staffed(
     temporal_client: TemporalClient,
 ) -> AsyncIterator[World]:
     """A world with a worker that follows an exchange."""
-    queue, source = f"live-{uuid4().hex}", f"exchange:{uuid4().hex[:8]}"
+    queue, exchange = f"live-{uuid4().hex}", uuid4().hex[:8]
     own = settings.model_copy(
-        update={"temporal_task_queue": queue, "market_data_source": "simulated"}
+        update={"temporal_task_queue": queue, "market_data_source": f"ccxt:{exchange}"}
     )
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(opened_world(own, issuer, simulators_url))
@@ -63,7 +64,7 @@ async def staffed(
             world.services.redis,
             OpenRouterClient(http, own.openrouter_base_url),
             FernetKeyRing(own.encryption_keys),
-            LiveCandles(database, market, source),
+            LiveCandles(database, market, f"exchange:{exchange}"),
         )
         for worker in build_workers(temporal_client, queue, activities, grace=timedelta(seconds=1)):
             await stack.enter_async_context(worker)
@@ -137,6 +138,9 @@ async def test_a_forward_test_from_start_to_result(ada: Person, address: Address
 
     assert (stopped["status"], stopped["position_closed"]) == ("completed", True)
     names = watching.names()
+    live = {"price_update", "position_update", "countdown_update"}
+    assert live < set(names)
+    assert live.isdisjoint(names[: names.index("replay_complete")])
     assert names[:2] == ["session_initialized", "session_started"]
     assert names[-2:] == ["session_stopped", "session_completed"]
     assert [frame["data"]["index"] for frame in watching.of("candle_closed")] == list(
@@ -148,6 +152,37 @@ async def test_a_forward_test_from_start_to_result(ada: Person, address: Address
     assert result["type"] == "forward"
     assert (await ada.post(f"{path}/stop")).json() == stopped
     error_of(await ada.post(f"{path}/pause"), 409, "SESSION_FINISHED")
+
+
+async def test_one_feed_serves_everybody_who_watches_an_asset(
+    ada: Person, address: Address, exchange_url: str
+):
+    agent = await proven_agent(ada, address)
+    sol = LIVE | {"asset": "sol-usdt", "agent_id": agent["id"]}
+    async with httpx.AsyncClient(base_url=exchange_url) as exchange:
+        before = (await exchange.get("/debug/requests")).json()["by_path"].get("/ws", 0)
+        session = created(await ada.post("/api/arena/forward/start", sol))["session"]
+        async with (
+            watching_price(address, "SOL/USDT") as one,
+            watching_price(address, "SOL/USDT") as two,
+            address.watch(session["id"], ada.token, type="forward") as test,
+        ):
+            for client in (one, two):
+                await client.until("price")
+            price = (await one.until("price"))["data"]
+            update = await test.until("price_update")
+            countdown = (await test.until("countdown_update"))["data"]
+        after = (await exchange.get("/debug/requests")).json()["by_path"]["/ws"]
+    await ada.post(f"/api/arena/forward/{session['id']}/stop")
+
+    assert after - before == 1
+    assert 0 < price["bid"] < price["price"] < price["ask"]
+    assert update["data"]["price"] == pytest.approx(price["price"], rel=0.2)
+    # An hour of the exchange takes a second.
+    assert 0 <= countdown["seconds_remaining"] <= 1
+    assert countdown["display"] == "0:01"
+    assert countdown["next_candle_at"].endswith(":00:00.000Z")
+    assert 1 <= countdown["next_ai_intervention_minutes"] <= 60
 
 
 async def test_another_users_forward_test_and_a_backtest_under_this_path_are_not_found(
