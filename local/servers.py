@@ -4,6 +4,7 @@ All three listen on unix sockets or the loopback interface only and keep their d
 directory, so a second start goes on where the first one ended.
 """
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -24,6 +25,7 @@ import psycopg
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from temporalio.service import RPCError
 from typing_extensions import override
 
 from local.processes import (
@@ -38,6 +40,7 @@ from local.processes import (
     wait_for_end,
 )
 from local.services import Service
+from migrations.namespace import TemporalNotReached, upgrade_namespace
 
 NOBODY = 65534
 SOCKET_PATH_LIMIT = (
@@ -71,6 +74,8 @@ TEMPORAL_DYNAMIC_CONFIG = {
     "matching.enableFairness": "true",
 }
 TEMPORAL_SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL")
+# Whoever waits for a server to return has others to look after: what is not done is tried again.
+RETURN_SECONDS = 2.0
 
 
 class PostgresServer(Service):
@@ -219,7 +224,8 @@ class RedisServer(Service):
 class TemporalServer(Service):
     """Temporal's development server with its Web UI, tuned for many short activities.
 
-    Its namespaces are made by `migrations.namespace`, as everywhere.
+    Its namespaces are made by `migrations.namespace`, as everywhere; `namespace` is one that is
+    made again where the database of a server that died was lost.
     The server takes no lock on its database file and two of them corrupt it, so a lock is taken
     here and handed to the child: it lasts exactly as long as the child does.
     """
@@ -235,8 +241,10 @@ class TemporalServer(Service):
         log_file: Path | None = None,
         dynamic_config: Mapping[str, str] | None = None,
         codec_url: str | None = None,
+        namespace: str | None = None,
     ) -> None:
         super().__init__(data_dir, log_file=log_file)
+        self._namespace = namespace
         self._port = port or free_port()
         self._ui_port = ui_port or free_port()
         self._dynamic_config = {**TEMPORAL_DYNAMIC_CONFIG, **(dynamic_config or {})}
@@ -256,6 +264,21 @@ class TemporalServer(Service):
             return False
         command = [temporal_binary(), "operator", "cluster", "health", "--address", self.address]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    @override
+    def on_return(self) -> bool:
+        if self._namespace is None:
+            return True
+        if not accepts_connections(self._port):
+            return False
+        made_again = asyncio.wait_for(
+            upgrade_namespace(self.address, self._namespace), timeout=RETURN_SECONDS
+        )
+        try:
+            asyncio.run(made_again)
+        except (RPCError, TemporalNotReached, TimeoutError):
+            return False
+        return True
 
     @override
     def launch(self) -> ChildProcess:

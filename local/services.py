@@ -67,6 +67,10 @@ class Service:
     def on_ready(self) -> None:
         """What remains to be done once it answers."""
 
+    def on_return(self) -> bool:
+        """What remains to be done after it died and was started again; asked until it is done."""
+        return True
+
     def _prepare(self) -> None:
         private_directory(self._data_dir)
 

@@ -42,6 +42,7 @@ API_PORT = 5000
 API_STOP_SECONDS = 10.0
 WORKER_STOP_SECONDS = 30.0  # more than the worker gives its running activities
 MIGRATION_STOP_SECONDS = 5.0
+DEFAULT_NAMESPACE: str = MigrationSettings.model_fields["temporal_namespace"].default
 BACKGROUND_START_SECONDS = 120.0
 # What commands need of the running stack. Keys stay where they are: in their files, or with
 # whoever gave them.
@@ -165,6 +166,7 @@ class StackPlan:
                 port=self._ports.temporal,
                 ui_port=self._ports.temporal_ui,
                 log_file=self._log("temporal"),
+                namespace=self.settings.get("TEMPORAL_NAMESPACE", DEFAULT_NAMESPACE),
             )
             self.settings["TEMPORAL_ADDRESS"] = server.address
             self.addresses["Temporal Web UI"] = server.ui_url

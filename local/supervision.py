@@ -42,6 +42,7 @@ class _Watched:
     service: Service
     backoff: Backoff
     restart_at: float | None = None
+    is_returning: bool = False
 
 
 class Supervisor:
@@ -127,11 +128,12 @@ class Supervisor:
     def _look_after(self, watched: _Watched) -> None:
         process, now = watched.service.process, time.monotonic()
         if process is not None and process.is_running:
+            watched.is_returning = watched.is_returning and not watched.service.on_return()
             return
         if watched.restart_at is None:
             self._schedule(watched, process, now)
         elif now >= watched.restart_at:
-            watched.restart_at = None
+            watched.restart_at, watched.is_returning = None, True
             self._relaunch(watched.service)
 
     def _schedule(self, watched: _Watched, process: ChildProcess | None, now: float) -> None:

@@ -12,7 +12,8 @@ import redis
 from temporalio.client import Client
 
 from local.processes import ServerNotStarted
-from local.servers import PostgresServer, RedisServer, TemporalServer
+from local.servers import PostgresServer, RedisServer, TemporalServer, temporal_binary
+from migrations.namespace import SEARCH_ATTRIBUTES
 
 PARENT = """
 import sys, time
@@ -91,6 +92,25 @@ def test_two_temporal_servers_never_share_a_database_file(
         second.start()
     with second:
         assert second.is_ready()
+
+
+def test_a_temporal_server_that_comes_back_without_its_database_gets_its_namespace_again(
+    server_dir: Path,
+):
+    server = TemporalServer(server_dir / "temporal", namespace="lost")
+    with server:
+        server.stop()
+        for file in (server_dir / "temporal").glob("temporal.db*"):
+            file.unlink()
+        server.launch()
+        deadline = time.monotonic() + 30
+        while not server.on_return() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+        command = [temporal_binary(), "operator", "search-attribute", "list"]
+        command += ["--namespace", "lost", "--address", server.address]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [name for name in SEARCH_ATTRIBUTES if name not in listed] == []
 
 
 def test_a_server_that_ends_at_once_says_why(server_dir: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typing_extensions import override
 
 from local.processes import ChildProcess, Command, ServerNotStarted, end_leftover, free_port
 from local.services import PythonService, Service
@@ -88,6 +89,35 @@ def test_a_child_that_ends_at_once_is_started_again_and_again(on_path: Path):
 
     assert len((on_path / "starts").read_text()) >= 3
     assert any("ended with exit code 3" in note for note in watching.notes)
+
+
+class _Returning(PythonService):
+    """Is not done with its return at the first look."""
+
+    returns = 0
+
+    @override
+    def on_return(self) -> bool:
+        self.returns += 1
+        return self.returns > 1
+
+
+def test_a_child_that_was_started_again_is_asked_until_it_is_back(on_path: Path):
+    (on_path / "returning_module.py").write_text(
+        f"import pathlib, time\nfile = pathlib.Path({str(on_path / 'ran')!r})\n"
+        "if not file.exists():\n    file.touch()\n    raise SystemExit(3)\ntime.sleep(60)"
+    )
+    child = _Returning(
+        "child",
+        "returning_module",
+        log_file=on_path / "child.log",
+        settings={},
+        stop_seconds=0.5,
+    )
+
+    Watching().watch_for(2.0, [child])
+
+    assert child.returns == 2
 
 
 def test_a_child_that_ignores_the_request_to_stop_is_killed(on_path: Path):
