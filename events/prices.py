@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -41,6 +41,9 @@ class PriceTick:
     def is_live(self, now: datetime) -> bool:
         """Whether there is a price that may still be shown."""
         return self.status == "live" and self.age(now).total_seconds() < STALE_AFTER_S
+
+
+_FIELDS = tuple(each.name for each in fields(PriceTick))
 
 
 class PriceBoard:
@@ -82,7 +85,9 @@ class PriceBoard:
 
 
 def decode_tick(raw: bytes | str) -> PriceTick:
-    return PriceTick(**orjson.loads(raw))
+    """Return the tick that was posted; what a newer version says beside is left out."""
+    told = orjson.loads(raw)
+    return PriceTick(**{name: told[name] for name in _FIELDS if name in told})
 
 
 def price_channel(asset: str) -> str:

@@ -111,7 +111,7 @@ class MarketView:
         if self._position is None:
             return None
         tick = self._due_tick("position_update", now)
-        if tick is None or tick.price is None:
+        if tick is None or not tick.price:
             return None
         holding = holding_of(self._position)
         return own_event("position_update", position_update_payload(holding, tick.price))

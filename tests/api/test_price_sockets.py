@@ -214,6 +214,32 @@ async def test_heartbeats_come_by_themselves(
     assert beats[0]["data"]["server_time"] < beats[1]["data"]["server_time"]
 
 
+async def test_a_client_that_reads_nothing_is_closed_and_delays_nobody(
+    world: World, board: PriceBoard, asset: str
+):
+    config, relay = world.services.config, world.services.relay
+    object.__setattr__(config, "socket_stall_limit_s", 1.0)
+    async with (
+        serving(world) as address,
+        connect(url(address, asset), max_queue=1, compression=None) as deaf,
+        watching(address, asset) as client,
+    ):
+        deaf.transport.pause_reading()
+        posted = 0.0
+        async with asyncio.timeout(20):
+            while relay.prices.count_listeners(asset) > 1:
+                posted += 1
+                await board.post(a_price(asset, posted))
+                while client.frames[-1:] == [] or client.frames[-1]["data"]["price"] < posted:
+                    await client.next()
+        deaf.transport.resume_reading()
+        code = await Client(deaf).until_closed()
+    object.__setattr__(config, "socket_stall_limit_s", 30.0)
+
+    assert code == 1013
+    assert told(client) == [float(number) for number in range(1, int(posted) + 1)]
+
+
 async def test_all_sockets_of_an_asset_share_one_subscription_that_ends_with_them(
     world: World, address: Address, board: PriceBoard, asset: str
 ):
