@@ -127,11 +127,11 @@ async def scene(world: World, address: Address, ada: Person) -> Scene:
 @pytest.mark.parametrize("last_seq", [None, 0])
 async def test_nothing_live_comes_before_the_replay_is_complete(scene: Scene, last_seq: int | None):
     await scene.tape.step(240, open_position=POSITION)
-    async with (
-        scene.ticking(),
-        scene.watched(last_seq=last_seq) as client,
-    ):
-        await client.until("countdown_update")
+    async with scene.ticking(), scene.watched() as earlier:
+        await earlier.until("price_update")
+        # The price is known in this process from the first moment on.
+        async with scene.watched(last_seq=last_seq) as client:
+            await client.until("countdown_update")
 
     names = client.names()
     assert LIVE.isdisjoint(names[: names.index("replay_complete")])
