@@ -46,12 +46,14 @@ from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import Temporal, connect
-from workflows.session_run import decision_queue
+from workflows.session_run import background_queue, decision_queue
 
 # A cancelled model call is seen by its activity within this time.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
 # Work of a worker that died waits this long for it before another one may replay and go on.
 STICKY_TIMEOUT = timedelta(seconds=5)
+# Feeds and letters wait for others nearly all the time.
+MAX_BACKGROUND_ACTIVITIES = 500
 RECONCILE_INTERVAL_S = 60.0
 # Redis that hangs holds up a step no longer than this; events are in the database anyway.
 REDIS_TIMEOUT_S = 2.0
@@ -134,7 +136,7 @@ def build_workers(
     grace: timedelta = timedelta(seconds=20),
     deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
-    """One worker for workflows and their steps, one for model calls.
+    """One worker for workflows and their steps, one for model calls, one for what may take long.
 
     With a `deployment` Temporal gives them only what belongs to their version of the code.
     """
@@ -149,14 +151,12 @@ def build_workers(
             activities.live_markets.observe_market,
             activities.positions.fill_order,
             activities.positions.leave_position,
-            activities.price_feeds.follow_prices,
             activities.sessions.claim,
             activities.sessions.execute_step,
             activities.sessions.run_candles,
             activities.sessions.record_control,
             activities.results.finish,
             activities.results.fail,
-            activities.notifications.notify,
             activities.summaries.look_at_day,
         ],
         max_concurrent_activities=max_activities,
@@ -175,7 +175,17 @@ def build_workers(
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         deployment_config=deployment,
     )
-    return [steps, decisions]
+    # A feed holds a slot for an hour and a mail server for minutes: no candle waits for them.
+    background = Worker(
+        client,
+        task_queue=background_queue(task_queue),
+        activities=[activities.price_feeds.follow_prices, activities.notifications.notify],
+        max_concurrent_activities=MAX_BACKGROUND_ACTIVITIES,
+        graceful_shutdown_timeout=grace,
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        deployment_config=deployment,
+    )
+    return [steps, decisions, background]
 
 
 def deployment_of(settings: WorkerSettings) -> WorkerDeploymentConfig | None:

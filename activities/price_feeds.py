@@ -23,7 +23,7 @@ from db.repositories.watched_positions import (
 )
 from events.prices import PriceBoard, PriceTick
 from events.types import iso_timestamp
-from integrations.errors import IntegrationError
+from integrations.errors import IntegrationError, SymbolUnavailable
 from integrations.exchanges.market import Ticker
 from trading.candles import Candle, Timeframe
 from trading.levels import Levels
@@ -76,14 +76,14 @@ class PriceFeedActivities:
         with activity_failures(), market_failures(), heartbeating():
             posting = asyncio.create_task(self._post_prices(input.asset))
             try:
-                return await self._watch(input.asset)
+                return await self._watch(input.asset, posting)
             finally:
                 # Before Python 3.12 what sends to Redis may swallow a cancellation.
                 while not posting.done():
                     posting.cancel()
                     await asyncio.wait([posting], timeout=_LAST_POST_S)
 
-    async def _watch(self, asset: str) -> bool:
+    async def _watch(self, asset: str, posting: "asyncio.Task[None]") -> bool:
         watch = PositionWatch(self._database, self._live, self._signals, asset)
         clock = asyncio.get_running_loop().time
         ends, wanted_at = clock() + LONGEST_S, clock()
@@ -91,21 +91,27 @@ class PriceFeedActivities:
             holds = await watch.look()
             if holds or await self._is_listened_to(asset):
                 wanted_at = clock()
-            if clock() - wanted_at > LINGER_S:
+            is_for_nothing = posting.done() and not holds  # the exchange does not list it
+            if is_for_nothing or clock() - wanted_at > LINGER_S:
                 return False
             speed = max(await self._live.speed(), 1e-9)
             await _pause(max(_LOOK_EVERY_S / speed, _SHORTEST_LOOK_S))
         return True
 
     async def _post_prices(self, asset: str) -> None:
-        """Post every price; while there is none, say every minute that the source is down."""
-        while True:
+        """Post every price; while there is none, say every minute that the source is down.
+
+        Ends where the exchange does not list the asset.
+        """
+        is_listed = True
+        while is_listed:
             try:
                 await self._post_each(asset)
-            except IntegrationError as e:  # not listed, or its clock cannot be read
+            except IntegrationError as e:
                 _logger.warning("no_prices", asset=asset, error=type(e).__name__)
+                is_listed = not isinstance(e, SymbolUnavailable)
             await self._post(_down(asset))
-            await asyncio.sleep(SILENCE_S / 2)
+            await asyncio.sleep(SILENCE_S / 2 if is_listed else 0)
 
     async def _post_each(self, asset: str) -> None:
         tickers = self._live.market.tickers(asset)

@@ -11,7 +11,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from db.engine import Database
-from db.repositories.candles import CandleRepository
+from db.repositories.candles import CandleRepository, CandleSpan
 from db.repositories.running_sessions import SessionSettings
 from trading.candles import Candle, CandleSeries, Timeframe
 from trading.indicators import CustomIndicator, compute_indicators, plan_indicators
@@ -61,11 +61,12 @@ class MarketFrame:
     """The candles of a window, without their warm-up, and each indicator's value at each of them.
 
     `warm_up` candles came before them. In a blind frame prices are multiplied by `price_factor`, so
-    that the first close is 100.
+    that the first close is 100. `source` is what it was made of: all of these, in real prices.
     """
 
     candles: CandleSeries
     indicators: Mapping[str, NDArray[np.float64]]
+    source: CandleSeries
     price_factor: float = 1.0
     warm_up: int = 0
 
@@ -121,28 +122,34 @@ class MarketFrames:
     ) -> MarketFrame:
         """Return the frame of `key`, whose data set the user may read.
 
-        A window without an end is loaded again where the frame at hand does not reach the candle
-        that opened at `until` (epoch ms), or has fewer than `holding` candles. What was in it stays
-        as it was: no indicator knows a later candle.
+        A window without an end grows where the frame at hand does not reach the candle that opened
+        at `until` (epoch ms), or has fewer than `holding` candles: only what is new is read. What
+        was in it stays as it was, since no indicator knows a later candle.
         """
         if (cached := self.cached(key, until=until, holding=holding)) is not None:
             return cached
         async with self._loading.setdefault(key, asyncio.Lock()):
             if (cached := self.cached(key, until=until, holding=holding)) is None:
-                cached = await self._load(user_id, key)
+                cached = await self._load(user_id, key, self._cache.get(key))
                 if cached.nbytes <= self._cache.maxsize:
                     self._cache[key] = cached
         self._loading.pop(key, None)
         return cached
 
-    async def _load(self, user_id: UUID, key: FrameKey) -> MarketFrame:
+    async def _load(self, user_id: UUID, key: FrameKey, shorter: MarketFrame | None) -> MarketFrame:
         async with self._database.for_user(user_id) as session:
-            series, warm_up = await CandleRepository(session).load_window(
-                key.data_set_id,
-                start_ms=key.start_ms,
-                end_ms=key.end_ms - key.timeframe.milliseconds,
-                warm_up=key.warm_up,
-            )
+            candles = CandleRepository(session)
+            if shorter is not None and len(shorter):
+                last = int(shorter.candles.open_time[-1])
+                more = await candles.load(key.data_set_id, CandleSpan(start_ms=last + 1))
+                series, warm_up = shorter.source.followed_by(more), shorter.warm_up
+            else:
+                series, warm_up = await candles.load_window(
+                    key.data_set_id,
+                    start_ms=key.start_ms,
+                    end_ms=key.end_ms - key.timeframe.milliseconds,
+                    warm_up=key.warm_up,
+                )
         return await asyncio.to_thread(build_frame, key, series, warm_up)
 
 
@@ -153,7 +160,7 @@ def stored_formulas(stored: Sequence[Mapping[str, str]]) -> tuple[CustomIndicato
 
 def build_frame(key: FrameKey, series: CandleSeries, warm_up: int) -> MarketFrame:
     """Compute the indicators over `series`, whose first `warm_up` candles precede the window."""
-    factor = 1.0
+    source, factor = series, 1.0
     if key.blind:
         series, factor = _blinded(series, warm_up)
     columns = compute_indicators(plan_indicators(key.identifiers, key.custom), series)
@@ -162,6 +169,7 @@ def build_frame(key: FrameKey, series: CandleSeries, warm_up: int) -> MarketFram
         indicators={name: column[warm_up:] for name, column in columns.items()},
         price_factor=factor,
         warm_up=warm_up,
+        source=source,
     )
 
 

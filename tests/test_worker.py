@@ -42,7 +42,7 @@ from workflows.backtest import BacktestWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import workflow_id
-from workflows.session_run import decision_queue
+from workflows.session_run import background_queue, decision_queue
 
 ROOT = Path(__file__).parents[1]
 FLIP = Plan(candles=14, model="simulated/flip")
@@ -201,7 +201,7 @@ async def workers(laboratory: Laboratory) -> list[Any]:
 async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own(
     laboratory: Laboratory, workers: list[Any]
 ):
-    steps, decisions = (worker.config() for worker in workers)
+    steps, decisions, background = (worker.config() for worker in workers)
     classes = (
         MarketDataActivities,
         BacktestCandleActivities,
@@ -221,9 +221,13 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         if activity._Definition.from_callable(member) is not None
     }
 
-    registered = [each.__name__ for each in [*steps["activities"], *decisions["activities"]]]
+    registered = [
+        each.__name__ for config in (steps, decisions, background) for each in config["activities"]
+    ]
     assert sorted(registered) == sorted(defined)
     assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
+    assert {each.__name__ for each in background["activities"]} == {"follow_prices", "notify"}
+    assert background["task_queue"] == background_queue(steps["task_queue"])
     assert decisions["task_queue"] == decision_queue(steps["task_queue"])
     assert steps["workflows"] == [
         BacktestWorkflow,

@@ -160,6 +160,14 @@ class CandleSeries:
             volume=self.volume[start:stop],
         )
 
+    def followed_by(self, later: "CandleSeries") -> "CandleSeries":
+        """These candles and then those."""
+        names = ("open_time", *_PRICES, "volume")
+        columns = {
+            name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in names
+        }
+        return CandleSeries(**columns)
+
     def scaled(self, price_factor: float, volume_factor: float) -> "CandleSeries":
         """The same candles in other units of price and volume."""
         return CandleSeries(

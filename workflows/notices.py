@@ -11,6 +11,8 @@ with workflow.unsafe.imports_passed_through():
     from trading.simulation import SimulationState
     from workflows.policies import NOTICE
 
+from workflows.session_run import background_queue
+
 
 class Notices:
     """Notices of one test that are under way; each is told once by its key."""
@@ -44,6 +46,7 @@ class Notices:
                 facts=facts or NoticeFacts(),
                 trade_number=trade_number,
             ),
+            task_queue=background_queue(workflow.info().task_queue),
             summary=f"notice: {category}",
             **NOTICE,
         )

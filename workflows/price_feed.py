@@ -8,6 +8,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.price_feeds import FeedInput, PriceFeedActivities
     from workflows.policies import FEED
 
+from workflows.session_run import background_queue
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedParams:
@@ -40,6 +42,7 @@ class PriceFeedWorkflow:
             is_needed = await workflow.execute_activity_method(
                 PriceFeedActivities.follow_prices,
                 FeedInput(asset=params.asset),
+                task_queue=background_queue(workflow.info().task_queue),
                 summary=f"follow {params.asset}",
                 **FEED,
             )

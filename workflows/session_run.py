@@ -397,6 +397,11 @@ class SessionRun:
         )
 
 
+def background_queue(task_queue: str) -> str:
+    """What may take long without holding up a candle: price feeds, letters."""
+    return f"{task_queue}-background"
+
+
 def decision_queue(task_queue: str) -> str:
     """Model calls have their own queue, with its own concurrency."""
     return f"{task_queue}-decisions"

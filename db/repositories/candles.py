@@ -67,7 +67,7 @@ class CandleRepository:
             data_set_id, CandleSpan(end_ms=start_ms - 1, limit=warm_up, newest=True)
         )
         window = await self.load(data_set_id, CandleSpan(start_ms=start_ms, end_ms=end_ms))
-        return _joined(before, window), len(before)
+        return before.followed_by(window), len(before)
 
     async def _copied(self, query: sql.Composed) -> bytes:
         connection = await (await self._session.connection()).get_raw_connection()
@@ -101,9 +101,3 @@ def _series(rows: NDArray[np.void]) -> CandleSeries:
         name: rows[name].astype(np.float64) for name in _FIELDS[1:]
     }
     return CandleSeries(open_time=microseconds // 1000 + _YEAR_2000_MS, **columns)
-
-
-def _joined(first: CandleSeries, second: CandleSeries) -> CandleSeries:
-    return CandleSeries(
-        **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in _FIELDS}
-    )

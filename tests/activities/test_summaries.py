@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from activities.summaries import SummaryInput, day_of, midnight, zone_of
-from tests.activities.conftest import Machine
+from tests.activities.processes import Machine
 from tests.laboratory import Laboratory, Plan
 from tests.plain_runs import environment
 
