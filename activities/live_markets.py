@@ -12,7 +12,7 @@ from activities.heartbeats import heartbeating
 from activities.live_candles import LiveCandles, series_of
 from db.engine import Database
 from db.repositories.forward_sessions import ForwardSessionRepository
-from trading.candles import Timeframe
+from trading.candles import Candle, Timeframe
 from trading.schedule import outlook
 
 # A fast clock must not make a busy loop of a late candle.
@@ -21,10 +21,11 @@ _SHORTEST_WAIT_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardInput:
-    """Names a forward test."""
+    """Names a forward test, and the candle that it steps next."""
 
     session_id: str
     user_id: str
+    next_candle: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +34,13 @@ class Observation:
 
     `closed` counts the candles since its start; `next_close` is when the forming one closes (epoch
     ms of the exchange), and `seconds` how long to wait, by our clock, until it is worth looking
-    again.
+    again. `candle` is the one that the test steps next, if it has closed.
     """
 
     closed: int
     next_close: int
     seconds: float
+    candle: Candle | None = None
 
 
 class LiveMarketActivities:
@@ -82,8 +84,10 @@ class LiveMarketActivities:
             frame = await self._contexts.frame(context, until=until)
             ahead = outlook(now, length, newest_open=newest)
             wait_ms = (ahead.look_at - now) / max(await self._live.speed(), 1e-9)
+            index = input.next_candle
             return Observation(
                 closed=len(frame),
+                candle=frame.candles.candle(index) if index < len(frame) else None,
                 next_close=ahead.next_close,
                 seconds=max(wait_ms / 1000, _SHORTEST_WAIT_S),
             )

@@ -90,7 +90,8 @@ class BacktestWorkflow(SessionRun):
             await self._wait_for_playback()
 
     async def _step(self, claim: ClaimResult, index: int) -> None:
-        state = await self._step_candle(claim, index)
+        candle = await self._look_at_candle(index)
+        state = await self._step_candle(claim, index, candle)
         self._decision_due = claim.cadence.is_due(index) and state.ended is None
 
     async def _run_chunk(self, claim: ClaimResult, index: int) -> None:

@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.sessions import ClaimResult, ControlInput, ControlResult
     from activities.step_rows import LiveCandle
     from activities.summaries import SummaryActivities, SummaryInput
+    from trading.candles import Candle
     from trading.simulation import SimulationState
     from workflows.policies import FILL, MARKET, STEP
 
@@ -84,8 +85,10 @@ class ForwardTestWorkflow(SessionRun):
 
     async def _follow(self, claim: ClaimResult, market: Observation) -> None:
         """Step what has closed, then decide on the newest candle if that is due."""
+        candle = market.candle if workflow.patched(CLOSELY) else None
         while self._require_state().next_candle < market.closed and not self._is_over():
-            await self._step(claim, market, self._require_state().next_candle)
+            await self._step(claim, market, self._require_state().next_candle, candle)
+            candle = None
             await self._apply_inbox(claim)
         index = self._require_state().next_candle - 1
         if self._decision_due and not self._paused and not self._is_over() and index >= 0:
@@ -159,7 +162,9 @@ class ForwardTestWorkflow(SessionRun):
     def _is_woken(self) -> bool:
         return super()._is_woken() or self._touch is not None
 
-    async def _step(self, claim: ClaimResult, market: Observation, index: int) -> None:
+    async def _step(
+        self, claim: ClaimResult, market: Observation, index: int, candle: Candle | None
+    ) -> None:
         is_newest = index == market.closed - 1
         due = claim.cadence.is_due(index) or self._decision_due
         live = LiveCandle(
@@ -168,7 +173,8 @@ class ForwardTestWorkflow(SessionRun):
             ai_evaluating=is_newest and due and not self._paused,
         )
         before = self._require_state()
-        state = await self._step_candle(claim, index, live)
+        candle = candle or await self._look_at_candle(index)
+        state = await self._step_candle(claim, index, candle, live)
         if workflow.patched(CLOSELY):
             self._notices.tell_trades(before, state)
         # A decision that was missed moves to the newest candle; a paused test takes none.
@@ -178,7 +184,11 @@ class ForwardTestWorkflow(SessionRun):
         """What has closed; None where a signal came first, while the exchange was away."""
         request = workflow.start_activity_method(
             LiveMarketActivities.observe_market,
-            self._forward_input(),
+            ForwardInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                next_candle=self._require_state().next_candle,
+            ),
             summary="look at the market",
             **MARKET,
         )

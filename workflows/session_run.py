@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
         StepInput,
     )
     from activities.step_rows import LiveCandle
+    from trading.candles import Candle
     from trading.simulation import SimulationState
     from workflows.policies import DECISION, FINISH, INDICATORS, STEP
 
@@ -167,10 +168,8 @@ class SessionRun:
         self._show()
         return claim
 
-    async def _step_candle(
-        self, claim: ClaimResult, index: int, live: LiveCandle | None = None
-    ) -> SimulationState:
-        """Look at candle `index` and step it; return the state after it."""
+    async def _look_at_candle(self, index: int) -> Candle:
+        """Candle `index`, with its indicators computed for whoever decides on it."""
         view = await workflow.execute_activity_method(
             MarketDataActivities.calculate_indicators,
             IndicatorsInput(
@@ -181,6 +180,12 @@ class SessionRun:
             summary=f"candle {index}: indicators",
             **INDICATORS,
         )
+        return view.candle
+
+    async def _step_candle(
+        self, claim: ClaimResult, index: int, candle: Candle, live: LiveCandle | None = None
+    ) -> SimulationState:
+        """Step candle `index`; return the state after it."""
         self._state = await workflow.execute_activity_method(
             SessionActivities.execute_step,
             StepInput(
@@ -188,7 +193,7 @@ class SessionRun:
                 user_id=self._params.user_id,
                 epoch=claim.epoch,
                 state=self._require_state(),
-                candle=view.candle,
+                candle=candle,
                 live=live,
             ),
             summary=f"candle {index}: step",
