@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.chaos.market import candle_file
 from tests.chaos.plans import Plan
-from tests.chaos.scenario import Report, run_scenario
+from tests.chaos.reports import show
+from tests.chaos.scenario import run_scenario
 
 output = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
@@ -32,7 +32,7 @@ def main() -> None:
     finally:
         if not keeps_files:
             shutil.rmtree(directory, ignore_errors=True)
-    _print(report)
+    show(report, output)
     output.print(f"{time.monotonic() - began:.0f} s in all, {len(report.failures)} lines failed")
     sys.exit(1 if report.failures else 0)
 
@@ -42,7 +42,7 @@ def _arguments() -> tuple[Plan, bool]:
     usual = Plan()
     parser.add_argument("--candles", type=int, default=usual.candles)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(2)))
-    parser.add_argument("--model", default=usual.model, help="such as simulated/flip:delay-5")
+    parser.add_argument("--model", default=usual.model, help="one that OpenRouter lists")
     parser.add_argument("--interval", type=int, default=1, help="candles between two decisions")
     parser.add_argument("--leniency", type=float, default=1.0, help="factor for limits of time")
     parser.add_argument("--keep", action="store_true", help="leave the stack's files")
@@ -53,25 +53,6 @@ def _arguments() -> tuple[Plan, bool]:
 
 def _say(what: str) -> None:
     output.print(f"{time.strftime('%H:%M:%S')} {what}")
-
-
-def _print(report: Report) -> None:
-    claims = Table("", "claim", "seen", title="What must hold", title_justify="left")
-    for part, lines in report.parts.items():
-        claims.add_section()
-        claims.add_row("", f"[bold]{part}[/bold]", "")
-        for line in lines:
-            claims.add_row("ok" if line.holds else "[red]NO[/red]", line.claim, line.seen)
-    output.print(claims)
-    kills = Table("killed", "at candle", "session stood still", "client heard nothing")
-    for each in report.standstills:
-        kills.add_row(
-            each.kill.victim,
-            str(each.kill.candle),
-            f"{each.session_seconds:.1f} s",
-            f"{each.client_seconds:.1f} s",
-        )
-    output.print(kills)
 
 
 if __name__ == "__main__":

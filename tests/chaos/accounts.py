@@ -27,7 +27,8 @@ _STANDING = """
 """
 _ASKING = "SELECT candle_number FROM model_calls WHERE session_id = %s AND status = 'started'"
 _STEPS = """
-    SELECT candle_number, phase, equity, drawdown, first_seq, last_seq, happened_at, stats, events
+    SELECT candle_number, phase, open_time, equity, drawdown, first_seq, last_seq, happened_at,
+        stats, events
     FROM steps WHERE session_id = %s ORDER BY last_seq
 """
 _CALLS = """
@@ -53,23 +54,23 @@ class Database:
 
     async def standing(self, session_id: str) -> Row:
         """How a session stands, waited for."""
-        return (await self._read(_STANDING, session_id))[0]
+        return (await self.read(_STANDING, session_id))[0]
 
     async def asking(self, session_id: str) -> int:
         """Wait for a request to the model to begin; return its candle."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (found := await self._read(_ASKING, session_id)):
+        while not (found := await self.read(_ASKING, session_id)):
             if time.monotonic() > deadline:
                 raise TimeoutError("no model was asked")
         return int(found[0]["candle_number"])
 
     async def steps(self, session_id: str) -> list[Row]:
-        return await self._read(_STEPS, session_id)
+        return await self.read(_STEPS, session_id)
 
     async def calls(self, session_id: str) -> list[Row]:
-        return await self._read(_CALLS, session_id)
+        return await self.read(_CALLS, session_id)
 
-    async def _read(self, query: str, session_id: str) -> list[Row]:
+    async def read(self, query: str, session_id: str) -> list[Row]:
         """The rows; a connection that a restart left behind is replaced."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:

@@ -22,6 +22,7 @@ STANDSTILL_LIMIT_SECONDS = {
     "api": 5.0,
     "postgres": 20.0,
     "temporal": 20.0,
+    "temporal's data": 150.0,
     "simulators": 20.0,
     "everything": 60.0,
 }
@@ -195,7 +196,7 @@ def _still_paused(resumed: Resumed, who: str) -> Iterator[Line]:
         and shown["current_candle"] == before["cursor"]
         and (later["cursor"], later["last_seq"]) == (before["cursor"], before["last_seq"]),
     )
-    yield from _sequence_lines(who, resumed.client.received)
+    yield from sequence_lines(who, resumed.client.received)
 
 
 def _request_lines(run: Run) -> Iterator[Line]:
@@ -226,19 +227,20 @@ def _request_lines(run: Run) -> Iterator[Line]:
 
 def _client_lines(name: str, client: WatchingClient, run: Run) -> Iterator[Line]:
     who = f"client {name!r}"
-    yield from _sequence_lines(who, client.received)
+    yield from sequence_lines(who, client.received)
     yield Line(
         claim=f"{who}: what it got is what the rows say",
         seen=f"{len(client.received)} events over {client.connections} connections, "
         f"{client.refusals.total()} refused {dict(client.refusals) or ''}",
-        holds=not client.ungreeted and _agree(client.received, events_of(run.steps)),
+        holds=not client.ungreeted and agree(client.received, events_of(run.steps)),
     )
     if name != "steady":
         steady = run.clients["steady"].frames
         yield _same(f"{who}: each number with one content and time", client.frames, steady)
 
 
-def _sequence_lines(who: str, received: Sequence[Received]) -> Iterator[Line]:
+def sequence_lines(who: str, received: Sequence[Received]) -> Iterator[Line]:
+    """That a client got every number of a session that has ended, once and in order."""
     seqs = [each.seq for each in received]
     counts = Counter(seqs)
     missing = sorted(set(range(1, max(seqs, default=0) + 1)) - set(seqs))
@@ -255,7 +257,8 @@ def _sequence_lines(who: str, received: Sequence[Received]) -> Iterator[Line]:
     )
 
 
-def _agree(received: Sequence[Received], stored: Sequence[RowEvent]) -> bool:
+def agree(received: Sequence[Received], stored: Sequence[RowEvent]) -> bool:
+    """Whether a client got what the rows say."""
     if len(received) != len(stored):
         return False
     return all(

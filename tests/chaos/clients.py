@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
@@ -41,6 +41,7 @@ class WatchingClient:
     api_url: str
     session_id: str
     token: str
+    type: Literal["backtest", "forward"] = "backtest"
     patience: float | None = None
     random: Random = field(default_factory=Random)
     received: list[Received] = field(default_factory=list)
@@ -102,4 +103,4 @@ class WatchingClient:
     def _url(self) -> str:
         base = self.api_url.replace("http", "ws", 1)
         query = f"token={self.token}&last_seq={self.last_seq}"
-        return f"{base}/ws/backtest/{self.session_id}?{query}"
+        return f"{base}/ws/{self.type}/{self.session_id}?{query}"

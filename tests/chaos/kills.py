@@ -41,11 +41,12 @@ class Killer:
             if standing["cursor"] < strike.candle:
                 break
             await asyncio.sleep(strike.delay)
-            done.append(await self._strike(strike, session_id))
+            done.append(await self.strike(strike, session_id))
         await self._wait(session_id, self.plan.candles + 1)
         return done
 
-    async def _strike(self, strike: Strike, session_id: str) -> Kill:
+    async def strike(self, strike: Strike, session_id: str) -> Kill:
+        """Kill now, or at the moment that the victim's name says. Raises StackFailed."""
         standing = await self.database.glance(session_id)
         candle = standing["cursor"] if standing else strike.candle
         at = time.time()
@@ -58,6 +59,8 @@ class Killer:
                 await self._collect_first()
                 await self.stack.kill("simulators")
                 self.stack.thaw("worker")
+            case "temporal's data":
+                at = await self.stack.lose_temporal_data()
             case "request":
                 candle = await self.database.asking(session_id) + 1
                 await asyncio.sleep(strike.delay / 20)

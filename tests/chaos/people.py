@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -18,6 +18,7 @@ PROMPT = "Go long when momentum turns up and leave when it fades. Keep losses sm
 INDICATORS = ["rsi_14", "ema_20", "macd", "atr_14"]
 
 Json = dict[str, Any]
+TestType = Literal["backtest", "forward"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +49,13 @@ class Person:
 
     async def post(self, path: str, body: Json | None = None) -> Json:
         """The body of a 2xx. Raises StackFailed."""
-        answer = await self.http.post(path, json=body)
-        if not answer.is_success:
-            raise StackFailed(f"POST {path}: {answer.status_code} {answer.text}")
-        found: Json = answer.json()
-        return found
+        return _body(await self.http.post(path, json=body))
 
     async def add_agent(self, name: str, model: str) -> str:
-        body = {
-            "name": name,
-            "mode": "omni",
-            "model": model,
-            "indicators": INDICATORS,
-            "strategy_prompt": PROMPT,
-        }
-        return str((await self.post("/api/agents", body))["agent"]["id"])
+        return str((await self.post("/api/agents", _agent(name, model)))["agent"]["id"])
+
+    async def change_agent(self, agent_id: str, name: str, model: str) -> None:
+        _body(await self.http.put(f"/api/agents/{agent_id}", json=_agent(name, model)))
 
     async def start(self, agent_id: str, *, candles: int, interval: int = 1) -> str:
         """Start a backtest of exactly so many candles at instant speed; return its session's id."""
@@ -82,12 +75,25 @@ class Person:
             raise StackFailed(f"{session['total_candles']} candles instead of {candles}")
         return str(session["id"])
 
-    async def session(self, session_id: str) -> Json:
-        found: Json = (await self.get(f"/api/arena/backtest/{session_id}"))["session"]
+    async def start_forward(self, agent_id: str, asset: str) -> str:
+        """Start a forward test on hourly candles; return its session's id."""
+        wanted = {
+            "agent_id": agent_id,
+            "asset": asset,
+            "timeframe": "1h",
+            "starting_capital": 10_000,
+            "decision_mode": "every_candle",
+        }
+        return str((await self.post("/api/arena/forward/start", wanted))["session"]["id"])
+
+    async def session(self, session_id: str, type: TestType = "backtest") -> Json:
+        found: Json = (await self.get(f"/api/arena/{type}/{session_id}"))["session"]
         return found
 
-    async def control(self, session_id: str, what: str, body: Json | None = None) -> Json:
-        return await self.post(f"/api/arena/backtest/{session_id}/{what}", body)
+    async def control(
+        self, session_id: str, what: str, body: Json | None = None, type: TestType = "backtest"
+    ) -> Json:
+        return await self.post(f"/api/arena/{type}/{session_id}/{what}", body)
 
     async def result(self, session_id: str) -> Json:
         result_id = (await self.session(session_id))["result_id"]
@@ -104,6 +110,24 @@ class Person:
             found += body[name]
             pages = body["pagination"]["total_pages"]
         return found
+
+
+def _agent(name: str, model: str) -> Json:
+    return {
+        "name": name,
+        "mode": "omni",
+        "model": model,
+        "indicators": INDICATORS,
+        "strategy_prompt": PROMPT,
+    }
+
+
+def _body(answer: httpx.Response) -> Json:
+    if not answer.is_success:
+        request = answer.request
+        raise StackFailed(f"{request.method} {request.url}: {answer.status_code} {answer.text}")
+    found: Json = answer.json()
+    return found
 
 
 @asynccontextmanager

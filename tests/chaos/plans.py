@@ -6,9 +6,18 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Literal
 
-# "request" is the worker, killed while a request to the model is on its way.
+# "request" is the worker, killed while a request to the model is on its way; "temporal's data" is
+# Temporal, whose database goes with it.
 Victim = Literal[
-    "worker", "request", "redis", "api", "postgres", "temporal", "simulators", "everything"
+    "worker",
+    "request",
+    "redis",
+    "api",
+    "postgres",
+    "temporal",
+    "temporal's data",
+    "simulators",
+    "everything",
 ]
 
 FIRST_CANDLE = datetime(2022, 3, 1, tzinfo=UTC)

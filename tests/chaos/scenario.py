@@ -1,9 +1,8 @@
 """The whole story: import, two undisturbed runs, one under kills, and three that were paused."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from local.processes import free_port
@@ -11,7 +10,6 @@ from tests.chaos.accounts import Database, Ledger
 from tests.chaos.bystanders import Bystanders, paused_bystanders
 from tests.chaos.checks import (
     Line,
-    Standstill,
     bystander_lines,
     import_lines,
     kill_lines,
@@ -23,30 +21,11 @@ from tests.chaos.checks import (
 )
 from tests.chaos.people import signed_up
 from tests.chaos.plans import Plan
+from tests.chaos.reports import Report
 from tests.chaos.runs import Run, Track
 from tests.chaos.stacks import ChaosStack
 
 AGENT = "Chaos"
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """Everything that was claimed and seen, by part."""
-
-    parts: dict[str, list[Line]] = field(default_factory=dict)
-    standstills: list[Standstill] = field(default_factory=list)
-
-    def add(self, part: str, lines: list[Line]) -> None:
-        self.parts.setdefault(part, []).extend(lines)
-
-    @property
-    def failures(self) -> list[str]:
-        return [
-            f"{part}: {line.claim} ({line.seen})"
-            for part, lines in self.parts.items()
-            for line in lines
-            if not line.holds
-        ]
 
 
 async def run_scenario(
@@ -54,7 +33,7 @@ async def run_scenario(
 ) -> Report:
     """Run the plan on a stack of its own and say how it goes."""
     report = Report()
-    async with _started(directory, say) as stack:
+    async with started(directory, say) as stack:
         report.add("import", await _import(stack, candle_file, plan))
         async with signed_up(stack) as person:
             track = Track(
@@ -125,8 +104,11 @@ async def _import(stack: ChaosStack, candle_file: Path, plan: Plan) -> list[Line
 
 
 @asynccontextmanager
-async def _started(directory: Path, say: Callable[[str], None]) -> AsyncIterator[ChaosStack]:
-    stack = ChaosStack(directory / "stack", api_port=free_port())
+async def started(
+    directory: Path, say: Callable[[str], None], settings: Mapping[str, str] | None = None
+) -> AsyncIterator[ChaosStack]:
+    """A stack of its own, with settings that a newcomer does not have."""
+    stack = ChaosStack(directory / "stack", api_port=free_port(), settings=settings)
     try:
         say(f"the stack is ready after {await stack.start():.1f} s")
         yield stack

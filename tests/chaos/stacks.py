@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,10 +42,13 @@ def is_alive(pid: int) -> bool:
 class ChaosStack:
     """A stack that is started, hurt and started again; it ends when this process does."""
 
-    def __init__(self, data_dir: Path, *, api_port: int) -> None:
+    def __init__(
+        self, data_dir: Path, *, api_port: int, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.directory = DataDirectory(data_dir)
         self.api_url = f"http://127.0.0.1:{api_port}"
         self._api_port = api_port
+        self._environment = environment() | dict(settings or {})
         self._log_file = data_dir.with_suffix(".up.log")
         self._process: ChildProcess | None = None
 
@@ -57,7 +61,7 @@ class ChaosStack:
             Command(
                 name="alphalab up",
                 arguments=up,
-                environment=environment(),
+                environment=self._environment,
                 directory=self.directory.path.parent,
                 log_file=self._log_file,
                 stop_seconds=STOP_SECONDS,
@@ -99,6 +103,13 @@ class ChaosStack:
 
     def thaw(self, name: str) -> None:
         os.kill(self.pid(name), signal.SIGCONT)
+
+    async def lose_temporal_data(self) -> float:
+        """SIGKILL Temporal and delete its database before it is started again."""
+        self.freeze("temporal")
+        for file in (self.directory.path / "temporal").glob("temporal.db*"):
+            file.unlink()
+        return await self.kill("temporal")
 
     async def kill_everything(self) -> None:
         """SIGKILL the supervisor and whatever descends from it, and wait until all is gone."""
