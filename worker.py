@@ -274,6 +274,7 @@ async def _live_candles(settings: WorkerSettings, database: Database) -> AsyncIt
     except ValueError as e:
         raise InvalidSettings({"MARKET_DATA_SOURCE": str(e)}) from None
     try:
+        await market.open()
         yield LiveCandles(database, market, settings.market_source or source)
     finally:
         await market.close()

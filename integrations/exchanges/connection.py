@@ -81,6 +81,10 @@ class Connection:
     def is_closed(self) -> bool:
         return self._is_closed
 
+    async def open(self) -> None:
+        """Import the exchange; nothing is asked of it."""
+        await self._opened()
+
     async def close(self) -> None:
         """Close what is open; later questions raise `TemporarilyUnavailable`."""
         self._is_closed = True

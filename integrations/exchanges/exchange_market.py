@@ -103,6 +103,10 @@ class ExchangeMarket:
                     yield ticker
                 await asyncio.sleep(self._pace.poll)
 
+    async def open(self) -> None:
+        """Import ccxt and its exchange, which otherwise waits for the first question."""
+        await self._connection.open()
+
     async def close(self) -> None:
         """Let go of every connection; iterations of `tickers` end."""
         self._stream.close()

@@ -74,6 +74,14 @@ class Market(Protocol):
         """The price whenever it changes, without end; passing trouble only slows it down."""
         ...
 
+    async def open(self) -> None:
+        """Load what the other methods need, so that none of them does; opens no connection.
+
+        Whoever runs Temporal's workflows in the same process does this before: while their sandbox
+        is at work, importing compiled modules fails.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of every connection; iterations of `tickers` end."""
         ...

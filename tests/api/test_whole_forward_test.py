@@ -57,6 +57,7 @@ async def staffed(
         world = await stack.enter_async_context(opened_world(own, issuer, simulators_url))
         http = await stack.enter_async_context(httpx.AsyncClient())
         market = open_market("simulated", base_url=exchange_url)
+        await market.open()
         stack.push_async_callback(market.close)
         database = world.services.database
         activities = build_activities(

@@ -71,6 +71,7 @@ async def exchange(
 ) -> AsyncIterator[Exchange]:
     url, clock = exchange_url
     laboratory.market = market = open_market("simulated", base_url=url)
+    await market.open()
     yield Exchange(url=url, clock=clock, laboratory=laboratory)
     await market.close()
 

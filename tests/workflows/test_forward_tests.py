@@ -47,6 +47,7 @@ def exchange() -> Iterator[Exchange]:
 @pytest.fixture
 async def live(laboratory: Laboratory, exchange: Exchange) -> AsyncIterator[Laboratory]:
     laboratory.market = market = open_market("simulated", base_url=exchange.url)
+    await market.open()
     yield laboratory
     await market.close()
 
@@ -54,6 +55,7 @@ async def live(laboratory: Laboratory, exchange: Exchange) -> AsyncIterator[Labo
 @pytest.fixture
 async def live_apart(apart: Laboratory, exchange: Exchange) -> AsyncIterator[Laboratory]:
     apart.market = market = open_market("simulated", base_url=exchange.url)
+    await market.open()
     yield apart
     await market.close()
 

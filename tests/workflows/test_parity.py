@@ -118,6 +118,7 @@ async def live(laboratory: Laboratory) -> AsyncIterator[Laboratory]:
     clock.set(now_ms=1_700_000_000_000 // HOUR * HOUR)
     with serve_app(exchange_server.create_app(clock)) as url:
         laboratory.market = market = open_market("simulated", base_url=url)
+        await market.open()
         yield laboratory
         await market.close()
 

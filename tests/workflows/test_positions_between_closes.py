@@ -42,6 +42,7 @@ def exchange_url(clock: ExchangeClock) -> Iterator[str]:
 @pytest.fixture
 async def live(laboratory: Laboratory, exchange_url: str) -> AsyncIterator[Laboratory]:
     laboratory.market = market = open_market("simulated", base_url=exchange_url)
+    await market.open()
     yield laboratory
     await market.close()
 

@@ -18,6 +18,23 @@ open_market("simulated", base_url="http://127.0.0.1:1")
 print([name for name in sys.modules if name.partition(".")[0] in ("ccxt", "aiohttp")])
 """
 
+OPENED = """
+import asyncio, sys
+from integrations.exchanges.exchange_market import open_market
+asyncio.run(open_market("ccxt:binance").open())
+before = set(sys.modules)
+import ccxt.pro.binance, aiohttp, coincurve
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_market_that_was_opened_has_imported_all_that_it_uses():
+    """Compiled modules cannot be imported while a workflow's sandbox is at work."""
+    shown = subprocess.run(
+        [sys.executable, "-c", OPENED], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "[]\n"
+
 
 @pytest.mark.parametrize(
     ("source", "problem"),
