@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import talib
 from numpy.typing import NDArray
 
 from trading.candles import CandleSeries
@@ -14,6 +13,7 @@ from trading.rolling import (
     rolling_sum,
     shifted,
 )
+from trading.ta_lib import talib
 
 Column = NDArray[np.float64]
 Columns = tuple[Column, ...]

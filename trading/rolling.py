@@ -8,8 +8,9 @@ column, and a null spoils its own windows only.
 from collections.abc import Callable
 
 import numpy as np
-import talib
 from numpy.typing import NDArray
+
+from trading.ta_lib import talib
 
 Column = NDArray[np.float64]
 _Merge = Callable[[Column, Column, int, int], Column]

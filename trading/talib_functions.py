@@ -10,14 +10,13 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-import talib
-import talib.abstract
 from numpy.typing import NDArray
 
 from trading.candles import CandleSeries
 from trading.errors import TradingError, UnknownIndicator
 from trading.indicator_functions import MAX_PERIOD, Column, Columns, Indicator
 from trading.rolling import rolling_sum, shifted
+from trading.ta_lib import talib
 from trading.talib_memory import Parameters, is_anchored, memory
 
 _WRITTEN = re.compile(r"talib:\s*([a-z0-9_]+)\s*(?:\(([^()]*)\))?", re.ASCII)
