@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from cli import mint_token
 from local.data_directory import DataDirectory, StackRecord
 from local.services import PROJECT_ROOT
 from local.stack import is_working, start_in_background
@@ -106,8 +109,10 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = START_SECONDS) -
         time.sleep(0.05)
 
 
-def me(directory: DataDirectory) -> dict[str, Any]:
-    token = alphalab(directory.path, "token", "--email", "me@example.com").stdout.strip()
+def me(directory: DataDirectory, token: str | None = None) -> dict[str, Any]:
+    token = token or mint_token(
+        directory, sub="user_local", email="me@example.com", lifetime=timedelta(minutes=10)
+    )
     answer = httpx.get(
         f"{directory.record.addresses['API']}/api/users/me",
         headers={"Authorization": f"Bearer {token}"},
@@ -122,10 +127,48 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stacks")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What a stack was and how it ended."""
+
+    user_id: str
+    ports: Mapping[str, int]
+    children: Mapping[str, int]
+    exit_code: int
+    notes: str = ""
+
+
 @pytest.fixture(scope="module")
-def stack(workplace: Path) -> Iterator[StartedStack]:
+def former_lives(workplace: Path) -> list[Life]:
+    """The stack's directory saw one that was asked to stop, and then one that was killed."""
+    with StartedStack(workplace / "one") as first:
+        user, ports, children = me(first.directory), first.record.ports, first.pids()
+        exit_code = first.end()
+        stopped = Life(
+            user_id=user["id"],
+            ports=ports,
+            children=children,
+            exit_code=exit_code,
+            notes=first.notes,
+        )
+    directory = DataDirectory(workplace / "one")
+    with start_in_background(directory) as second:
+        user, ports = me(directory), directory.record.ports
+        children = {name: child.pid for name, child in directory.record.children.items()}
+        second.kill()
+        killed = Life(user_id=user["id"], ports=ports, children=children, exit_code=second.wait(10))
+    return [stopped, killed]
+
+
+@pytest.fixture(scope="module")
+def stack(workplace: Path, former_lives: list[Life]) -> Iterator[StartedStack]:
+    assert len(former_lives) == 2
     with StartedStack(workplace / "one") as started:
         yield started
+        down = alphalab(started.directory.path, "down")
+        assert down.returncode == 0, down.stderr
+        assert started.process.wait(10) == 0
+        assert not started.directory.is_running
 
 
 def test_its_directory_is_private(stack: StartedStack):
@@ -156,7 +199,8 @@ def test_its_api_takes_the_tokens_of_its_issuer_and_no_others(stack: StartedStac
         f"{stack.api_url}/api/users/me", headers={"Authorization": "Bearer e30.e30.e30"}
     )
 
-    assert me(stack.directory)["email"] == "me@example.com"
+    token = alphalab(stack.directory.path, "token", "--email", "me@example.com").stdout.strip()
+    assert me(stack.directory, token)["email"] == "me@example.com"
     assert forged.status_code == 401
 
 
@@ -187,32 +231,17 @@ def test_a_child_that_dies_is_started_again(stack: StartedStack, name: str):
 
 
 def test_it_stops_in_order_survives_being_killed_and_keeps_its_data(
-    stack: StartedStack, workplace: Path
+    stack: StartedStack, former_lives: list[Life]
 ):
-    with StartedStack(workplace / "two") as other:
-        user, ports, children = me(other.directory), other.record.ports, other.pids()
-        assert other.api_url != stack.api_url
-        assert is_working(stack.api_url)
+    stopped, killed = former_lives
 
-        assert other.end() == 0
-        stops = [line.split()[-1] for line in other.notes.splitlines() if " stopping " in line]
-        assert stops == ["api", "worker", "simulators", "temporal", "redis", "postgres"]
-        assert not any(is_alive(pid) for pid in children.values())
-
-    with StartedStack(workplace / "two") as other:
-        assert (me(other.directory)["id"], other.record.ports) == (user["id"], ports)
-
-        children = other.pids()
-        other.end(signal.SIGKILL)
-
-    directory = DataDirectory(workplace / "two")
-    with start_in_background(directory) as background:
-        assert (me(directory)["id"], directory.record.ports) == (user["id"], ports)
-        assert not any(is_alive(pid) for pid in children.values())
-
-        assert alphalab(directory.path, "down").returncode == 0
-        assert background.wait(10) == 0
-    assert not directory.is_running
+    assert stopped.exit_code == 0
+    stops = [line.split()[-1] for line in stopped.notes.splitlines() if " stopping " in line]
+    assert stops == ["api", "worker", "simulators", "temporal", "redis", "postgres"]
+    assert killed.exit_code == -signal.SIGKILL
+    for former in former_lives:
+        assert not any(is_alive(pid) for pid in former.children.values())
+        assert (me(stack.directory)["id"], stack.record.ports) == (former.user_id, former.ports)
 
 
 def is_alive(pid: int) -> bool:
