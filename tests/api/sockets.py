@@ -180,7 +180,7 @@ async def recorded(world: World, person: Person, *, candles: int = 240, **start:
     await person.add_key()
     await upload(person, series)
     agent = await person.add_agent()
-    whole = {"start_date": "2024-01-01", "end_date": "2024-12-31"}
+    whole = {"start_date": "2024-01-01", "end_date": "2024-12-31", "data_source": "upload"}
     session = created(await person.start(agent["id"], **(whole | start)))["session"]
     async with world.services.database.as_system() as database:
         await database.execute(SET_STATUS, {"id": session["id"], "status": "running"})
