@@ -244,7 +244,7 @@ def _notice_lines(evidence: Evidence) -> Iterator[Line]:
         seen=f"{keys.total()} notices, double {double or 'none'}",
         holds=not double and keys["finish"] == 1,
     )
-    missing = untold(evidence.trades, evidence.notices)
+    missing = untold(evidence)
     lost = sum(kill.victim == LOST for kill in evidence.kills)
     yield Line(
         claim="of every exit, but for one that was lost with Temporal's data",

@@ -34,7 +34,6 @@ _DECISIONS = """
         AND s.candle_number = d.candle_number AND s.phase = 'decision'
     WHERE d.session_id = %s ORDER BY d.candle_number, s.ordinal
 """
-_TRADES = "SELECT trade_number, exit_type FROM trades WHERE session_id = %s ORDER BY trade_number"
 _NOTICES = "SELECT category, dedup_key FROM notifications WHERE session_id = %s"
 
 
@@ -55,7 +54,6 @@ class Evidence:
     result: Json
     steps: Sequence[Row]
     decisions: Sequence[Row]
-    trades: Sequence[Row]
     calls: Sequence[Row]
     notices: Sequence[Row]
     requests: Counter[str]
@@ -150,7 +148,6 @@ class ForwardTrack:
             result=(await self.person.get(f"/api/results/{result_id}"))["result"],
             steps=await self.database.steps(session_id),
             decisions=await read(_DECISIONS, session_id),
-            trades=await read(_TRADES, session_id),
             calls=await self.database.calls(session_id),
             notices=await read(_NOTICES, session_id),
             requests=ledger.requests,
@@ -158,7 +155,7 @@ class ForwardTrack:
             kills=kills,
             clock=self._clock(),
         )
-        return replace(evidence, notices=await self._told(evidence))
+        return await self._told(evidence)
 
     @property
     def _settings(self) -> dict[str, str]:
@@ -168,14 +165,14 @@ class ForwardTrack:
         file = self.stack.directory.path / "exchange-clock.json"
         return ClockOrigin.model_validate_json(file.read_bytes())
 
-    async def _told(self, evidence: Evidence) -> Sequence[Row]:
-        """The notices, once the user was told of every exit, or of no more for long enough."""
+    async def _told(self, evidence: Evidence) -> Evidence:
+        """With the notices of every exit, or those that were there after long enough."""
         deadline = time.monotonic() + TOLD_SECONDS
-        while True:
-            notices = await self.database.read(_NOTICES, str(evidence.session["id"]))
-            if not untold(evidence.trades, notices) or time.monotonic() > deadline:
-                return notices
+        while untold(evidence) and time.monotonic() < deadline:
             await asyncio.sleep(1.0)
+            notices = await self.database.read(_NOTICES, str(evidence.session["id"]))
+            evidence = replace(evidence, notices=notices)
+        return evidence
 
     async def _ended(self, session_id: str, type: TestType = "backtest") -> Json:
         deadline = time.monotonic() + STUCK_SECONDS
@@ -186,8 +183,17 @@ class ForwardTrack:
         return session
 
 
-def untold(trades: Sequence[Row], notices: Sequence[Row]) -> list[int]:
-    """Trades that ended by themselves and of whose end the user was not told."""
-    told = {notice["dedup_key"] for notice in notices}
-    ended = [t["trade_number"] for t in trades if t["exit_type"] not in {None, "manual"}]
+def untold(evidence: Evidence) -> list[int]:
+    """Trades that ended before their test did, and of whose end the user was not told."""
+    told = {notice["dedup_key"] for notice in evidence.notices}
+    ended = [number for step in evidence.steps for number in _exits(step)]
     return [number for number in ended if f"closed-{number}" not in told]
+
+
+def _exits(step: Row) -> list[int]:
+    """The trades that a row closes; of one that closed with its test, the test's end tells."""
+    events = step["events"]
+    if any(each["event"] == "session_completed" for each in events):
+        return []
+    closed = [each["data"] for each in events if each["event"] == "position_closed"]
+    return [data["trade_number"] for data in closed]

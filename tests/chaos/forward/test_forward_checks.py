@@ -35,9 +35,10 @@ ACCOUNTED = "every candle is decided, late, missed, paused, or the last one"
 
 
 def evidence(**changes: Any) -> Evidence:
-    """A test of six candles: one missed, one late, one at which it stopped."""
+    """A test of six candles: one missed, one late, one at which it and a trade of it ended."""
     rows = [_step(number) for number in range(CANDLES)]
-    rows.append(_row("control", CANDLES - 1, rows[-1]["last_seq"] + 1, ["session_completed"]))
+    rows.append(_control(rows[-1], [_closed(1)]))
+    rows.append(_control(rows[-1], [_closed(2), {"event": "session_completed", "data": {}}]))
     found = Evidence(
         subject=Subject(model="simulated/flip", asset="ETH/USDT"),
         session={
@@ -58,7 +59,6 @@ def evidence(**changes: Any) -> Evidence:
         },
         steps=rows,
         decisions=[_decision(number) for number in (0, 1, 3, 4)],
-        trades=[{"trade_number": 1, "exit_type": "signal"}],
         calls=[_call(number) for number in (0, 1, 3, 4)],
         notices=[_notice("closed-1"), _notice("opened-1"), _notice("finish")],
         requests=Counter(f"digest{number}" for number in (0, 1, 3, 4)),
@@ -232,15 +232,25 @@ def _step(number: int) -> Row:
     }
 
 
-def _row(phase: str, number: int, seq: int, names: list[str]) -> Row:
+def _control(before: Row, events: list[dict[str, Any]]) -> Row:
+    row = _row("control", CANDLES - 1, before["last_seq"] + 1, events)
+    return row | {
+        "last_seq": before["last_seq"] + len(events),
+        "happened_at": before["happened_at"] + timedelta(minutes=1),
+    }
+
+
+def _closed(trade_number: int) -> dict[str, Any]:
+    return {"event": "position_closed", "data": {"trade_number": trade_number}}
+
+
+def _row(phase: str, number: int, seq: int, events: list[dict[str, Any]]) -> Row:
     return {
         "candle_number": number,
         "phase": phase,
         "first_seq": seq,
-        "last_seq": seq + max(len(names), 1) - 1,
-        "happened_at": BEGAN + CANDLES * HOUR + timedelta(minutes=1),
         "stats": None,
-        "events": [{"event": name, "data": {}} for name in names],
+        "events": events,
     }
 
 
