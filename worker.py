@@ -52,6 +52,8 @@ from workflows.session_run import background_queue, decision_queue
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
 # Work of a worker that died waits this long for it before another one may replay and go on.
 STICKY_TIMEOUT = timedelta(seconds=5)
+# A workflow that is not cached is replayed at its next candle; each takes nearly a megabyte.
+MAX_CACHED_WORKFLOWS = 2_000
 # Feeds and letters wait for others nearly all the time.
 MAX_BACKGROUND_ACTIVITIES = 500
 RECONCILE_INTERVAL_S = 60.0
@@ -160,6 +162,7 @@ def build_workers(
             activities.summaries.look_at_day,
         ],
         max_concurrent_activities=max_activities,
+        max_cached_workflows=MAX_CACHED_WORKFLOWS,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(minimum=2, initial=5, maximum=20),
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=grace,

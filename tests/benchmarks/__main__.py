@@ -16,6 +16,7 @@ from tests.benchmarks import (
     continue_as_new,
     core,
     core_table,
+    forward,
     latency,
     sessions,
 )
@@ -62,6 +63,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "latency": Benchmark(
         full=lambda: latency.report(asyncio.run(latency.run())),
         quick=lambda: latency.report(asyncio.run(latency.run(60, chunked_candles=2_000))),
+    ),
+    "forward": Benchmark(
+        full=lambda: forward.report(asyncio.run(forward.run())),
+        quick=lambda: forward.report(asyncio.run(forward.run(tests=10, minutes=1))),
     ),
     "continue_as_new": Benchmark(
         full=lambda: continue_as_new.report(asyncio.run(continue_as_new.run())),

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workflows.policies import DECISION, INDICATORS, STEP
+    from trading.schedule import GRACE_MS
+    from workflows.policies import DECISION, INDICATORS, MARKET, STEP
     from workflows.session_run import decision_queue
+
+MINUTE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,36 @@ class NoopWorkflow:
             )
             if workflow.info().is_continue_as_new_suggested():
                 workflow.continue_as_new(candles - candle - 1)
+
+
+@workflow.defn(name="minute_noop")
+class MinuteNoopWorkflow:
+    """Does at each minute what a forward test does: a timer, and three activities."""
+
+    @workflow.run
+    async def run(self, minutes: int) -> list[float]:
+        """The seconds from each minute's beginning to the end of its last activity."""
+        queue = decision_queue(workflow.info().task_queue)
+        lags: list[float] = []
+        for minute in range(minutes):
+            now = workflow.time()
+            begin = (now // MINUTE_S + 1) * MINUTE_S
+            await workflow.sleep(begin + GRACE_MS / 1000 - now)
+            await workflow.execute_activity(
+                count_first, minute, summary=f"minute {minute}: first", **MARKET
+            )
+            await workflow.execute_activity(
+                count_second, minute, summary=f"minute {minute}: second", **STEP
+            )
+            await workflow.execute_activity(
+                count_third,
+                minute,
+                task_queue=queue,
+                summary=f"minute {minute}: third",
+                **DECISION,
+            )
+            lags.append(workflow.time() - begin)
+        return lags
 
 
 @workflow.defn(name="carrying_noop")

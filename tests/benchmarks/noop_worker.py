@@ -17,6 +17,7 @@ from tests.benchmarks.noop import (
     DECISION_ACTIVITIES,
     STEP_ACTIVITIES,
     CarryingNoopWorkflow,
+    MinuteNoopWorkflow,
     NoopWorkflow,
 )
 
@@ -44,7 +45,7 @@ async def run(settings: WorkerSettings) -> None:
 def _noop_worker(client: Client, **options: Any) -> Worker:
     if "workflows" not in options:
         return Worker(client, **options | {"activities": DECISION_ACTIVITIES})
-    workflows = [NoopWorkflow, CarryingNoopWorkflow]
+    workflows = [NoopWorkflow, CarryingNoopWorkflow, MinuteNoopWorkflow]
     return Worker(client, **options | {"workflows": workflows, "activities": STEP_ACTIVITIES})
 
 

@@ -80,8 +80,9 @@ class RunningStack:
             raise BenchmarkFailed(f"session {session_id}: {result}\n{log}")
 
     def processor_seconds(self) -> dict[str, float]:
-        """Processor time used so far, by service, with all that it has started."""
-        return {name: _spent(service) for name, service in self.services.items()}
+        """Processor time used so far, by service that runs, with all that it has started."""
+        running = {name: each for name, each in self.services.items() if each.process is not None}
+        return {name: _spent(service) for name, service in running.items()}
 
     def resident_bytes(self, name: Process) -> int:
         return psutil.Process(_pid(self.services[name])).memory_info().rss
