@@ -21,12 +21,22 @@ from migrations.run import upgrade
 TEMPORAL_NAMESPACE = "alphalab"
 SERVER_FIXTURES = {"postgres_url": "postgres", "redis_url": "redis", "temporal_address": "temporal"}
 LONGEST = (
-    "tests/local/test_stack.py",
     "tests/chaos/test_chaos.py",
+    "tests/local/test_stack.py",
     "tests/local/test_demo.py",
+    "tests/local/test_demo_forward.py",
     "tests/workflows/test_forward_tests.py",
+    "tests/activities/test_interruptions.py",
     "tests/workflows/test_recovery.py",
+    "tests/api/test_whole_forward_test.py",
+    "tests/workflows/test_model_trouble.py",
+    "tests/workflows/test_fetched_backtests.py",
+    "tests/workflows/test_continue_as_new.py",
     "tests/test_worker.py",
+    "tests/api/test_sockets.py",
+    "tests/workflows/test_positions_between_closes.py",
+    "tests/activities/test_late_attempts.py",
+    "tests/workflows/test_backtest.py",
 )
 EXIT_CODE = pytest.StashKey[int]()
 
@@ -35,13 +45,19 @@ EXIT_CODE = pytest.StashKey[int]()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by the servers its fixtures need: `-m "not temporal"` and the like.
 
-    Files that start whole stacks come first: begun last, one of them is waited for by all.
+    The longest files come first: begun last, one of them is waited for by all.
     """
-    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+    items.sort(key=lambda item: rank(item.path))
     for item in items:
         for fixture, marker in SERVER_FIXTURES.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+
+
+def rank(file: Path) -> int:
+    """Where a file stands among the longest, or after them."""
+    path = file.as_posix()
+    return next((i for i, name in enumerate(LONGEST) if path.endswith(name)), len(LONGEST))
 
 
 @pytest.hookimpl(trylast=True)

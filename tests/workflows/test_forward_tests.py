@@ -66,6 +66,20 @@ async def stop(laboratory: Laboratory, session_id: UUID) -> dict[str, Any]:
     return await laboratory.session_row(session_id)
 
 
+async def stepped_into(
+    laboratory: Laboratory, session_id: UUID, candles: int = 0
+) -> dict[str, Any]:
+    """Wait for so many candles and then for a position; return the row.
+
+    A busy machine is late with its decisions: it takes some candles more to get one.
+    """
+    return await laboratory.reached(
+        session_id,
+        lambda row: row["cursor"] >= candles and row["open_position"] is not None,
+        seconds=60,
+    )
+
+
 async def break_with(laboratory: Laboratory, exchange: Exchange, **fault: Any) -> None:
     answer = await laboratory.http.post(f"{exchange.url}/debug/faults", json=[fault])
     assert answer.is_success, answer.text
@@ -96,7 +110,7 @@ async def traded(laboratory: Laboratory, row: dict[str, Any]) -> list[tuple[Any,
 async def test_it_decides_once_at_every_close_and_trades_as_a_backtest_would(live: Laboratory):
     async with live.worker():
         session_id = await live.started(FLIP)
-        await live.stepped(session_id, 12)
+        await stepped_into(live, session_id, 12)
         row = await stop(live, session_id)
 
     assert (row["status"], row["end_reason"]) == ("stopped", "stopped")
@@ -114,7 +128,7 @@ async def test_what_closed_while_nobody_worked_is_stepped_without_a_decision(
 ):
     async with live.worker():
         session_id = await live.started(HOLDING)
-        before = await live.reached(session_id, lambda row: row["open_position"] is not None)
+        before = await stepped_into(live, session_id)
     exchange.clock.set(advance_ms=30 * HOUR)
     async with live.worker():
         await live.reached(session_id, lambda row: row["cursor"] >= before["cursor"] + 32)
@@ -132,7 +146,7 @@ async def test_what_closed_while_nobody_worked_is_stepped_without_a_decision(
 async def test_a_paused_test_steps_on_and_takes_no_decisions(live: Laboratory):
     async with live.worker():
         session_id = await live.started(FLIP)
-        await live.stepped(session_id, 3)
+        await stepped_into(live, session_id, 3)
         await live.temporal.signal_pause(session_id, "a-pause", "forward")
         paused = await live.paused(session_id)
         await live.stepped(session_id, paused["cursor"] + 4)
@@ -154,7 +168,7 @@ async def test_a_test_whose_workflow_was_lost_is_started_again_from_its_row(
 ):
     async with live_apart.worker():
         session_id = await live_apart.started(FLIP)
-        await live_apart.reached(session_id, lambda row: row["open_position"] is not None)
+        await stepped_into(live_apart, session_id)
         handle = live_apart.client.get_workflow_handle(workflow_id(session_id, "forward"))
         await handle.terminate("as if Temporal had lost it")
         row = await live_apart.session_row(session_id)
@@ -225,7 +239,7 @@ async def test_what_an_exchange_does_wrong_leads_to_no_wrong_fill(
             start = ahead(exchange, 2)
             fault = fault | {"asset": ASSET, "start_ms": start, "end_ms": start + HOUR}
         await break_with(live, exchange, **fault)
-        await live.stepped(session_id, 10)
+        await stepped_into(live, session_id, 10)
         row = await stop(live, session_id)
 
     steps = await live.events(session_id, "candle_closed")

@@ -115,7 +115,7 @@ async def test_a_position_opens_while_its_candle_forms_and_ends_at_the_minute_th
         session_id = await live.started(SCALP)
         opened = await live.reached(session_id, lambda row: row["open_position"] is not None)
         early: list[dict[str, Any]] = []
-        for cursor in range(opened["cursor"] + 1, opened["cursor"] + 15):
+        for cursor in range(opened["cursor"] + 1, opened["cursor"] + 30):
             if early := await ended_early(live, session_id):
                 break
             await live.stepped(session_id, cursor)
