@@ -244,6 +244,15 @@ def test_it_stops_in_order_survives_being_killed_and_keeps_its_data(
         assert (me(stack.directory)["id"], stack.record.ports) == (former.user_id, former.ports)
 
 
+def test_two_stacks_run_side_by_side(stack: StartedStack, workplace: Path):
+    with StartedStack(workplace / "two") as other:
+        assert other.api_url != stack.api_url
+        assert not set(other.pids().values()) & set(stack.pids().values())
+        assert is_working(stack.api_url)
+        assert is_working(other.api_url)
+        assert me(other.directory)["id"] != me(stack.directory)["id"]
+
+
 def is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
