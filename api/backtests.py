@@ -16,10 +16,12 @@ from api.data_sets import (
     no_candles,
 )
 from api.errors import Conflict, Invalid, NotFound
-from api.idempotency import check_same, claim_of
+from api.idempotency import claim_of
 from api.schemas.arena import StartBacktest, instant_of
 from api.session_starts import (
+    add_once,
     check_room,
+    earlier_start,
     interval_of,
     living,
     rules_of,
@@ -95,7 +97,7 @@ class Backtests:
         """
         claim = None if key is None else claim_of(user.id, key, wanted)
         while True:  # a request that is overtaken by its twin finds the twin's session
-            if claim is not None and (earlier := await self._earlier(claim)):
+            if claim is not None and (earlier := await earlier_start(self._database, claim)):
                 return await self._with_candles(user.id, earlier)
             if stored := await self._stored(user, wanted, claim):
                 await start_workflow(self._temporal, stored)
@@ -114,20 +116,7 @@ class Backtests:
             check_room(self._config, user, await sessions.count_active(user.id))
             # It may have been archived or deleted while the candles were read.
             living(await AgentRepository(session).lock(wanted.agent_id))
-            stored = await sessions.add(new)
-            if claim is not None:
-                started = {"session_id": str(stored.id)}
-                await keys.answer(user.id, claim.key, status_code=201, response=started)
-        return stored
-
-    async def _earlier(self, claim: IdempotencyClaim) -> UUID | None:
-        """The session that a request with the same key has started."""
-        async with self._database.for_user(claim.user_id) as session:
-            record = await IdempotencyRepository(session).find(claim)
-        if record is None:
-            return None
-        check_same(claim, record)
-        return UUID((record.response or {})["session_id"])
+            return await add_once(session, new, claim)
 
     async def _with_candles(self, user_id: UUID, session_id: UUID) -> Started:
         """The session as it stands once its candles are there, or waiting for them gets long."""

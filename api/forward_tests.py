@@ -4,10 +4,12 @@ from uuid import UUID
 
 from api.config import ApiConfig
 from api.errors import Conflict, Invalid, NotFound, Unavailable
-from api.idempotency import check_same, claim_of
+from api.idempotency import claim_of
 from api.schemas.arena import StartForward
 from api.session_starts import (
+    add_once,
     check_room,
+    earlier_start,
     interval_of,
     living,
     rules_of,
@@ -52,8 +54,8 @@ class ForwardTests:
             raise Unavailable("This installation has no source of live prices.")
         claim = None if key is None else claim_of(user.id, key, wanted)
         while True:  # a request that is overtaken by its twin finds the twin's session
-            if claim is not None and (earlier := await self._earlier(claim)):
-                return earlier
+            if claim is not None and (earlier := await earlier_start(self._database, claim)):
+                return await self._found(user, earlier)
             if stored := await self._stored(user, wanted, claim):
                 await start_workflow(self._temporal, stored)
                 return stored
@@ -69,19 +71,11 @@ class ForwardTests:
             agent = living(await AgentRepository(session).lock(wanted.agent_id))
             await _check_gate(sessions, agent)
             settings = await UserRepository(session).settings(user.id)
-            stored = await sessions.add(_new_session(user.id, wanted, agent, settings))
-            if claim is not None:
-                started = {"session_id": str(stored.id)}
-                await keys.answer(user.id, claim.key, status_code=201, response=started)
-        return stored
+            new = _new_session(user.id, wanted, agent, settings)
+            return await add_once(session, new, claim)
 
-    async def _earlier(self, claim: IdempotencyClaim) -> SessionRecord | None:
-        async with self._database.for_user(claim.user_id) as session:
-            record = await IdempotencyRepository(session).find(claim)
-            if record is None:
-                return None
-            check_same(claim, record)
-            session_id = UUID((record.response or {})["session_id"])
+    async def _found(self, user: UserRecord, session_id: UUID) -> SessionRecord:
+        async with self._database.for_user(user.id) as session:
             stored = await SessionRepository(session).get(session_id)
         if stored is None:
             raise NotFound("session")

@@ -1,15 +1,21 @@
 """What starts of backtests and of forward tests share."""
 
 from typing import Any
+from uuid import UUID
 
 from pydantic import TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.config import ApiConfig
 from api.errors import Conflict, NotFound, Unavailable
+from api.idempotency import check_same
 from api.schemas.arena import StartTest
+from db.engine import Database
 from db.models.agents import AgentRecord
-from db.models.sessions import SessionRecord
+from db.models.sessions import NewSession, SessionRecord
 from db.models.users import UserRecord, UserSettingsRecord
+from db.repositories.idempotency import IdempotencyClaim, IdempotencyRepository
+from db.repositories.sessions import SessionRepository
 from trading.candles import Timeframe
 from trading.rules import FillTiming, Intrabar, Mode, Rules
 from workflows.runtime import Temporal, TemporalUnreachable
@@ -28,6 +34,28 @@ def check_room(config: ApiConfig, user: UserRecord, active: int) -> None:
             f"Your plan allows {allowed} tests at once. Stop one or wait for it to end.",
             code="TOO_MANY_ACTIVE_TESTS",
         )
+
+
+async def earlier_start(database: Database, claim: IdempotencyClaim) -> UUID | None:
+    """The session that a request with the same key has started. Raises where it asked otherwise."""
+    async with database.for_user(claim.user_id) as session:
+        record = await IdempotencyRepository(session).find(claim)
+    if record is None:
+        return None
+    check_same(claim, record)
+    return UUID((record.response or {})["session_id"])
+
+
+async def add_once(
+    session: AsyncSession, new: NewSession, claim: IdempotencyClaim | None
+) -> SessionRecord:
+    """Store a session, and which one it is under the key that was claimed for it."""
+    stored = await SessionRepository(session).add(new)
+    if claim is not None:
+        await IdempotencyRepository(session).answer(
+            claim.user_id, claim.key, status_code=201, response={"session_id": str(stored.id)}
+        )
+    return stored
 
 
 async def start_workflow(temporal: Temporal, session: SessionRecord) -> None:
