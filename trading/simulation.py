@@ -149,12 +149,9 @@ def _guard(step: Step, candle: Candle, rules: Rules) -> None:
 
 
 def _close_at_close(step: Step, candle: Candle, rules: Rules, exit_type: ExitType) -> None:
-    position = step.state.position
-    if position is not None:
-        # A position that was filled in the forming candle has nowhere earlier to end.
-        index = max(step.state.next_candle - 1, position.entry_candle)
-        at = Moment(time=candle.open_time + rules.timeframe_ms, candle_index=index)
-        _close_at_market(step, candle.close, at, rules, exit_type)
+    close_time = candle.open_time + rules.timeframe_ms
+    at = Moment(time=close_time, candle_index=step.state.next_candle - 1)
+    _close_at_market(step, candle.close, at, rules, exit_type)
 
 
 def _close_at_market(

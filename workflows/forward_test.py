@@ -184,11 +184,7 @@ class ForwardTestWorkflow(SessionRun):
         """What has closed; None where a signal came first, while the exchange was away."""
         request = workflow.start_activity_method(
             LiveMarketActivities.observe_market,
-            ForwardInput(
-                session_id=self._params.session_id,
-                user_id=self._params.user_id,
-                next_candle=self._require_state().next_candle,
-            ),
+            self._forward_input(next_candle=self._require_state().next_candle),
             summary="look at the market",
             **MARKET,
         )
@@ -243,5 +239,9 @@ class ForwardTestWorkflow(SessionRun):
     def _is_over(self) -> bool:
         return self._stopping or self._require_state().ended is not None
 
-    def _forward_input(self) -> ForwardInput:
-        return ForwardInput(session_id=self._params.session_id, user_id=self._params.user_id)
+    def _forward_input(self, *, next_candle: int = 0) -> ForwardInput:
+        return ForwardInput(
+            session_id=self._params.session_id,
+            user_id=self._params.user_id,
+            next_candle=next_candle,
+        )

@@ -54,8 +54,10 @@ MARKET = ActivityOptions(
 
 # The same for an order that waits for the open of the forming candle; a stop waits for what a
 # fill under way comes to.
-FILL = ActivityOptions(**MARKET)
-FILL["cancellation_type"] = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+FILL: ActivityOptions = {
+    **MARKET,
+    "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+}
 
 # A feed is one long attempt, which ends by itself after an hour; a dead worker is noticed by the
 # heartbeat, and until another takes over positions are protected by their candles.
