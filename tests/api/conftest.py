@@ -9,17 +9,17 @@ from cryptography.fernet import Fernet
 
 from local.issuer import Issuer, create_key
 from local.simulators.app import OPENROUTER_PATH, create_app
-from observability import configure_logging
 from settings import ApiSettings
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, api_settings, opened_world
 from tests.loopback import serve_app
+from tests.quiet_logging import configure_test_logging
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_logs() -> None:
     """As in production: an exception is one line, not a page with everybody's variables."""
-    configure_logging(level="warning", form="json")
+    configure_test_logging()
 
 
 @pytest.fixture(scope="session")

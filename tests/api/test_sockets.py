@@ -15,7 +15,6 @@ from websockets.asyncio.client import connect
 
 from api.realtime import pulse
 from events.channels import session_stream
-from observability import configure_logging
 from settings import ApiSettings
 from tests.api.sockets import (
     SET_STATUS,
@@ -28,6 +27,7 @@ from tests.api.sockets import (
     serving,
 )
 from tests.api.world import Person, World, opened_world
+from tests.quiet_logging import configure_test_logging
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 COMPLETED = {
@@ -139,13 +139,13 @@ class TestHandshake:
         logged = io.StringIO()
         protocols: list[Any] = ["alphalab", ada.token]
         with redirect_stdout(logged):
-            configure_logging(level=level, form="json")
+            configure_test_logging(level)
             async with address.watch(tape.session_id, ada.token) as client:
                 await client.until("replay_complete")
             async with connect(address.url(tape.session_id), subprotocols=protocols) as connection:
                 await Client(connection).until("replay_complete")
             await refusal(address.url(NOBODY, f"token={ada.token}"), 404)
-        configure_logging(level="warning", form="json")
+        configure_test_logging()
 
         assert str(tape.session_id) in logged.getvalue()
         assert ada.token.rpartition(".")[2] not in logged.getvalue()
