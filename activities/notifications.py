@@ -12,6 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.failures import activity_failures, mail_failures
+from activities.heartbeats import heartbeating
 from activities.notices import Category, NoticeFacts, notice_of
 from db.engine import Database
 from db.models import NewNotification, NotificationRecord
@@ -92,7 +93,7 @@ class NotificationActivities:
         surely took nothing the claim is given back and the next attempt starts over. The
         Message-ID is made of the row's id: should a relay deliver a letter twice, it shows.
         """
-        with activity_failures(), mail_failures():
+        with activity_failures(), mail_failures(), heartbeating():
             user_id = UUID(input.user_id)
             async with self._database.for_user(user_id) as session:
                 told = await self._tell(session, user_id, await _with_trade(session, input))

@@ -73,9 +73,11 @@ FEED = ActivityOptions(
 )
 
 # A letter takes up to a minute and a half to hand over. A mail server that takes none for an hour
-# is not waited for longer; the notification itself is there since the first attempt.
+# is not waited for longer; the notification itself is there since the first attempt. A dead worker
+# is noticed by the heartbeat: the end of a test waits for its notices.
 NOTICE = ActivityOptions(
     start_to_close_timeout=timedelta(seconds=120),
+    heartbeat_timeout=timedelta(seconds=10),
     schedule_to_close_timeout=timedelta(hours=1),
     retry_policy=RetryPolicy(
         initial_interval=timedelta(seconds=1),
