@@ -22,21 +22,23 @@ TEMPORAL_NAMESPACE = "alphalab"
 SERVER_FIXTURES = {"postgres_url": "postgres", "redis_url": "redis", "temporal_address": "temporal"}
 LONGEST = (
     "tests/chaos/test_chaos.py",
-    "tests/local/test_stack.py",
-    "tests/local/test_demo.py",
-    "tests/local/test_demo_forward.py",
     "tests/workflows/test_forward_tests.py",
-    "tests/activities/test_interruptions.py",
     "tests/workflows/test_recovery.py",
-    "tests/api/test_whole_forward_test.py",
+    "tests/local/test_stack.py",
+    "tests/activities/test_interruptions.py",
+    "tests/local/test_demo.py",
+    "tests/workflows/test_positions_between_closes.py",
     "tests/workflows/test_model_trouble.py",
+    "tests/local/test_demo_forward.py",
+    "tests/api/test_whole_forward_test.py",
     "tests/workflows/test_fetched_backtests.py",
     "tests/workflows/test_continue_as_new.py",
+    "tests/workflows/test_controls.py",
     "tests/test_worker.py",
     "tests/api/test_sockets.py",
-    "tests/workflows/test_positions_between_closes.py",
-    "tests/activities/test_late_attempts.py",
     "tests/workflows/test_backtest.py",
+    "tests/workflows/test_parity.py",
+    "tests/activities/test_late_attempts.py",
 )
 EXIT_CODE = pytest.StashKey[int]()
 
@@ -45,7 +47,8 @@ EXIT_CODE = pytest.StashKey[int]()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by the servers its fixtures need: `-m "not temporal"` and the like.
 
-    The longest files come first: begun last, one of them is waited for by all.
+    The longest files come first: begun last, one of them is waited for by all. Those that keep
+    whole stacks busy come between those that mostly wait.
     """
     items.sort(key=lambda item: rank(item.path))
     for item in items:
