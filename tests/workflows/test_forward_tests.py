@@ -12,7 +12,9 @@ import pytest
 from activities.reconciliation import Reconciler
 from db.recordings import load_recording
 from db.repositories.sessions import SessionRepository
-from integrations.exchanges.exchange_market import open_market
+from integrations.exchanges.clocks import SimulatedClock
+from integrations.exchanges.connection import Connection
+from integrations.exchanges.exchange_market import ExchangeMarket, open_market
 from local.simulators import exchange_server
 from local.simulators.exchange_clock import ExchangeClock
 from tests.laboratory import Laboratory, Plan
@@ -248,3 +250,49 @@ async def test_what_an_exchange_does_wrong_leads_to_no_wrong_fill(
     holes = (times[-1] - times[0]) // HOUR + 1 - len(times)
     assert holes == (1 if fault["kind"] == "halt" else 0)
     assert await traded(live, row) == await backtested(live, row) != []
+
+
+async def test_an_exchange_that_leaves_questions_unanswered_is_asked_again(
+    laboratory: Laboratory, exchange: Exchange
+):
+    connection = Connection("binance", source="simulated", base_url=exchange.url, timeout_ms=400)
+    market = ExchangeMarket(connection, SimulatedClock(connection, exchange.url))
+    laboratory.market = market
+    await market.open()
+    async with laboratory.worker():
+        session_id = await laboratory.started(FLIP)
+        before = await laboratory.stepped(session_id, 2)
+        await break_with(laboratory, exchange, kind="hang", path="/klines", times=3)
+        await stepped_into(laboratory, session_id, before["cursor"] + 6)
+        row = await stop(laboratory, session_id)
+    await market.close()
+
+    steps = await laboratory.events(session_id, "candle_closed")
+    assert [step["data"]["candle_index"] for step in steps] == list(range(row["cursor"]))
+    assert await traded(laboratory, row) == await backtested(laboratory, row) != []
+
+
+async def test_an_asset_that_disappears_is_waited_for_and_its_test_can_be_stopped(
+    live: Laboratory, exchange: Exchange
+):
+    async with live.worker():
+        waiting = await live.started(HOLDING)
+        stopped = await live.started(HOLDING)
+        await stepped_into(live, waiting, 2)
+        await stepped_into(live, stopped, 2)
+        await break_with(live, exchange, kind="gone", asset=ASSET)
+        await asyncio.sleep(5 * HOUR / exchange.clock.speed / 1000)
+        left = await live.session_row(waiting)
+        row = await stop(live, stopped)
+        await live.http.delete(f"{exchange.url}/debug/faults")
+        await stepped_into(live, waiting, left["cursor"] + 6)
+        back = await stop(live, waiting)
+
+    assert (row["status"], left["status"]) == ("stopped", "running")
+    last = (await live.trades(stopped))[-1]
+    assert last["exit_type"] == "manual"
+    # By the last minute seen of the candle that formed, or at the last close.
+    assert last["exit_candle"] in {row["cursor"] - 1, row["cursor"]}
+    assert back["missed_candles"] >= 4
+    for ended in (row, back):
+        assert await traded(live, ended) == await backtested(live, ended) != []
