@@ -18,6 +18,7 @@ from tests.benchmarks import (
     core_table,
     forward,
     latency,
+    load,
     sessions,
 )
 from tests.benchmarks.report import Row, Section, render
@@ -63,6 +64,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "latency": Benchmark(
         full=lambda: latency.report(asyncio.run(latency.run())),
         quick=lambda: latency.report(asyncio.run(latency.run(60, chunked_candles=2_000))),
+    ),
+    "load": Benchmark(
+        full=lambda: load.report(asyncio.run(load.run())),
+        quick=lambda: load.report(
+            asyncio.run(load.run(clients=10, seconds=1, sessions=2, sockets=10, candles=5))
+        ),
     ),
     "forward": Benchmark(
         full=lambda: forward.report(asyncio.run(forward.run())),

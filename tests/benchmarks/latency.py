@@ -56,27 +56,29 @@ async def _measure(stack: RunningStack, plan: Plan, *, sockets: int) -> LatencyF
     ids = [await stack.laboratory.add_session(plan) for _ in range(sessions)]
     async with AsyncExitStack() as opened:
         clients = [
-            await opened.enter_async_context(_watch(stack, ids[number % sessions]))
+            await opened.enter_async_context(
+                watch(stack.plan.api_url, stack.token, ids[number % sessions])
+            )
             for number in range(sockets)
         ]
         async with asyncio.timeout(LONGEST_RUN_S), asyncio.TaskGroup() as tasks:
-            reading = [tasks.create_task(_read(client)) for client in clients]
+            reading = [tasks.create_task(read(client)) for client in clients]
             for session_id in ids:
                 await stack.laboratory.start(session_id)
-    delays = [delay for each in reading for delay in _delays(each.result())]
+    found = [delay for each in reading for delay in delays(each.result())]
     return LatencyFigures(
-        sockets=sockets, sessions=sessions, interval=plan.interval, delays_ms=delays
+        sockets=sockets, sessions=sessions, interval=plan.interval, delays_ms=found
     )
 
 
-def _watch(stack: RunningStack, session_id: UUID) -> connect:
+def watch(api_url: str, token: str, session_id: UUID) -> connect:
     """A socket that counts, and so gets every event."""
-    address = stack.plan.api_url.replace("http", "ws", 1)
-    url = f"{address}/ws/backtest/{session_id}?token={stack.token}&last_seq=0"
+    address = api_url.replace("http", "ws", 1)
+    url = f"{address}/ws/backtest/{session_id}?token={token}&last_seq=0"
     return connect(url, compression=None, max_queue=None, proxy=None)
 
 
-async def _read(client: ClientConnection) -> list[Arrival]:
+async def read(client: ClientConnection) -> list[Arrival]:
     """Everything up to the session's end; frames are looked into later."""
     arrivals: list[Arrival] = []
     try:
@@ -87,7 +89,7 @@ async def _read(client: ClientConnection) -> list[Arrival]:
         return arrivals
 
 
-def _delays(arrivals: Sequence[Arrival]) -> list[float]:
+def delays(arrivals: Sequence[Arrival]) -> list[float]:
     """Milliseconds from each durable event's timestamp to its arrival, none missing."""
     frames = [(at, orjson.loads(raw)) for at, raw in arrivals]
     durable = [(at, frame) for at, frame in frames if "seq" in frame]

@@ -1,6 +1,7 @@
 """A stack of a benchmark's own: the embedded servers and the real processes, as children."""
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +20,7 @@ from db.engine import Database
 from db.repositories.users import SignInRepository
 from local.data_directory import DataDirectory
 from local.issuer import Issuer, issuer_of
-from local.processes import ServerNotStarted, free_port, log_tail
+from local.processes import ServerNotStarted, free_port, listening_socket, log_tail
 from local.services import PythonService, Service
 from local.simulators.exchange import simulated_candles
 from local.stack import Ports, StackPlan
@@ -33,7 +34,9 @@ from workflows.runtime import Temporal, connect
 NOOP_QUEUE = "noop"
 SEED = 7
 
-Process = Literal["worker", "no-op worker", "api"]
+Process = Literal["worker", "no-op worker", "api", "crowded api", "bare api"]
+_HEALTH = {"crowded api": "api/health", "bare api": "docs"}
+CROWDED = {"RATE_LIMIT_PER_MINUTE": "10000000"}
 
 
 class BenchmarkFailed(RuntimeError):
@@ -49,6 +52,7 @@ class RunningStack:
     laboratory: Laboratory
     client: Client
     services: Mapping[str, Service]
+    listeners: Mapping[Process, socket.socket]
     subject: str
 
     @property
@@ -60,6 +64,10 @@ class RunningStack:
             issued_at=datetime.now(UTC),
             lifetime=timedelta(hours=2),
         )
+
+    def address(self, name: Process) -> str:
+        """Where a server that is not the plan's own listens."""
+        return _address(self.listeners[name])
 
     async def add_candles(self, count: int) -> UUID:
         """A data set of that many simulated candles, and those that come before a test."""
@@ -112,7 +120,8 @@ async def running_stack(processes: Sequence[Process] = ("worker",)) -> AsyncIter
         for server in plan.servers:
             running.enter_context(server)
         client = await _prepared(plan)
-        ours = {name: _process(name, plan, directory) for name in processes}
+        listeners = {name: running.enter_context(listening_socket()) for name in processes}
+        ours = {name: _process(name, plan, directory, listeners[name]) for name in processes}
         for process in ours.values():
             running.enter_context(process)
         subject = f"user_{uuid4().hex}"
@@ -123,6 +132,7 @@ async def running_stack(processes: Sequence[Process] = ("worker",)) -> AsyncIter
             directory=directory,
             laboratory=laboratory,
             client=client,
+            listeners=listeners,
             services={server.name: server for server in plan.servers} | ours,
             subject=subject,
         )
@@ -135,12 +145,23 @@ async def _prepared(plan: StackPlan) -> Client:
     return await connect(address, namespace=namespace)
 
 
-def _process(name: Process, plan: StackPlan, directory: DataDirectory) -> Service:
+def _process(
+    name: Process, plan: StackPlan, directory: DataDirectory, listener: socket.socket
+) -> Service:
     match name:
         case "worker":
             return plan.worker
         case "api":
             return plan.api
+        case "crowded api" | "bare api":
+            return PythonService(
+                name,
+                f"tests.benchmarks.{name.replace(' ', '_')}",
+                log_file=directory.logs / f"{name.split()[0]}.log",
+                settings={**plan.settings, **CROWDED},
+                listener=listener,
+                health_url=f"{_address(listener)}/{_HEALTH[name]}",
+            )
         case "no-op worker":
             return PythonService(
                 name,
@@ -167,6 +188,10 @@ async def _laboratory(
         fernet_key=plan.settings["ENCRYPTION_KEY"],
         user_id=user.id,
     )
+
+
+def _address(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 async def _wait_for_workers(client: Client, processes: Sequence[Process]) -> None:
