@@ -64,7 +64,8 @@ def services_of(connection: HTTPConnection) -> Services:
     return services
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # FastAPI would run it in a thread if it were not a coroutine: a detour at every request.
     return services_of(request)
 
 
