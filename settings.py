@@ -9,9 +9,10 @@ get is named, and the process does not start. `alphalab up` sets all of it for i
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import (
@@ -85,6 +86,18 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _listen_address(value: str) -> str:
+    parts = urlsplit(f"//{value}")
+    try:
+        ip_address(parts.hostname or "")
+        has_port = bool(parts.port)
+    except ValueError:
+        has_port = False
+    if not has_port:
+        raise ValueError("must be an IP address and a port, such as 127.0.0.1:9464")
+    return value
+
+
 def _long_enough(value: SecretStr) -> SecretStr:
     if len(value) < _METRICS_TOKEN_LENGTH:
         raise ValueError(f"must have at least {_METRICS_TOKEN_LENGTH} characters")
@@ -95,6 +108,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[Words, AfterValidator(_networks)]
 MetricsToken = Annotated[SecretStr, AfterValidator(_long_enough)]
 Address = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_without_slash)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 
 
@@ -238,6 +252,8 @@ class WorkerSettings(ProcessSettings, MailSettings):
 
     worker_max_activities: int = Field(default=50, ge=1)
     worker_max_decisions: int = Field(default=64, ge=1)
+    worker_max_decisions_per_key: int = Field(default=32, ge=1)
+    worker_metrics_address: ListenAddress | None = None
     worker_graceful_shutdown_seconds: float = Field(default=20.0, ge=0)
     worker_deployment_name: str | None = None
     worker_build_id: str | None = None

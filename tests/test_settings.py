@@ -168,3 +168,20 @@ def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch):
     _set(monkeypatch, {**NEEDED_BY_THE_API, "TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1"})
 
     assert api_settings().trusted_proxies == ("10.0.0.0/8", "2001:db8::1")
+
+
+@pytest.mark.parametrize("given", ["9464", "localhost:9464", "0.0.0.0", "0.0.0.0:99999", "::1:80"])
+def test_a_worker_says_where_its_metrics_cannot_be(monkeypatch: pytest.MonkeyPatch, given: str):
+    _set(monkeypatch, {**NEEDED_BY_BOTH, "WORKER_METRICS_ADDRESS": given})
+
+    with pytest.raises(InvalidSettings, match="an IP address and a port") as caught:
+        worker_settings()
+
+    assert set(caught.value.problems) == {"WORKER_METRICS_ADDRESS"}
+
+
+@pytest.mark.parametrize("given", ["0.0.0.0:9464", "[::1]:80"])
+def test_a_workers_metrics_have_an_address(monkeypatch: pytest.MonkeyPatch, given: str):
+    _set(monkeypatch, {**NEEDED_BY_BOTH, "WORKER_METRICS_ADDRESS": given})
+
+    assert worker_settings().worker_metrics_address == given
