@@ -3,7 +3,7 @@
 import argparse
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
@@ -11,7 +11,9 @@ import uvicorn
 import uvloop
 from cryptography.fernet import Fernet, MultiFernet
 from pydantic import SecretStr
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from api import __version__
 from api.app import create_app
@@ -21,10 +23,13 @@ from api.controls import Controls
 from api.dependencies import Services
 from api.forward_tests import ForwardTests
 from api.late_connection import connecting_late
+from api.metrics import ApiMetrics
+from api.rate_limits import Kind, RateLimits, quotas_of
 from api.realtime.backlog import Backlog
 from api.realtime.prices import PriceRelay
 from api.realtime.relay import Relay
 from api.realtime.transport import RelayProtocol
+from api.token_buckets import Quota, TokenBuckets
 from db.engine import Database
 from db.market_frames import MarketFrames
 from events.prices import PriceBoard
@@ -45,6 +50,11 @@ PING_TIMEOUT_S = 60.0
 SHUTDOWN_GRACE_S = 10
 REDIS_CONNECT_TIMEOUT_S = 2.0
 REDIS_COMMANDS = 200
+# Every request waits to be counted, so Redis that hangs is soon given up, and all may pass.
+COUNTING_PATIENCE_S = 0.5
+# Few, so that a burst is counted within that time although it finds none open: each is busy for
+# less than a millisecond, and who waits for one too long passes as well.
+COUNTING_CONNECTIONS = 5
 # Each session and asset that somebody watches takes a connection; a Redis server has 10,000 by
 # default.
 WATCHED = 4_000
@@ -57,6 +67,7 @@ def api_config(settings: ApiSettings) -> ApiConfig:
         cors_origins=settings.cors_origins,
         max_active_tests=settings.active_test_limits,
         market_source=settings.market_source,
+        metrics_token=_secret(settings.metrics_token),
     )
 
 
@@ -81,10 +92,12 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
         )
         stack.push_async_callback(redis.aclose)
         stack.push_async_callback(subscriptions.aclose)
+        counting = _counting(settings)
+        stack.push_async_callback(counting.aclose)
         http = await stack.enter_async_context(httpx.AsyncClient())
         temporal = await _temporal(settings)
         frames = MarketFrames(database, cache_bytes=FRAME_CACHE_BYTES)
-        config = api_config(settings)
+        config, metrics = api_config(settings), ApiMetrics()
         yield Services(
             config=config,
             database=database,
@@ -103,6 +116,8 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             controls=Controls(database, temporal),
             backtests=Backtests(config=config, database=database, frames=frames, temporal=temporal),
             forward_tests=ForwardTests(config=config, database=database, temporal=temporal),
+            metrics=metrics,
+            rate_limits=RateLimits(TokenBuckets(counting), _quotas(settings), metrics),
         )
 
 
@@ -151,6 +166,26 @@ def _inherited_listener() -> socket.socket | None:
     parser.add_argument("--fd", type=int, help="serve on this socket, which listens already")
     descriptor = parser.parse_args().fd
     return None if descriptor is None else socket.socket(fileno=descriptor)
+
+
+def _counting(settings: ApiSettings) -> Redis:
+    """A client of its own for the rate limits, which tries once and not for long."""
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url.get_secret_value(),
+        max_connections=COUNTING_CONNECTIONS,
+        timeout=COUNTING_PATIENCE_S,
+        socket_timeout=COUNTING_PATIENCE_S,
+        socket_connect_timeout=COUNTING_PATIENCE_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
+
+
+def _quotas(settings: ApiSettings) -> Mapping[Kind, Quota]:
+    return quotas_of(
+        writes_per_minute=settings.rate_limit_per_minute,
+        starts_per_minute=settings.test_starts_per_minute,
+    )
 
 
 async def _temporal(settings: ApiSettings) -> Temporal:

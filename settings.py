@@ -9,8 +9,10 @@ get is named, and the process does not start. `alphalab up` sets all of it for i
 """
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import (
@@ -27,6 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from integrations.mail.letters import sender_of
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
+_METRICS_TOKEN_LENGTH = 16
 
 
 class SettingsError(Exception):
@@ -72,8 +75,40 @@ def _fernet_keys(value: SecretStr) -> SecretStr:
     return value
 
 
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for each in value:
+            ip_network(each)
+    except ValueError:
+        raise ValueError(
+            "must be IP addresses or networks such as 10.0.0.0/8, separated by commas"
+        ) from None
+    return value
+
+
+def _listen_address(value: str) -> str:
+    parts = urlsplit(f"//{value}")
+    try:
+        ip_address(parts.hostname or "")
+        has_port = bool(parts.port)
+    except ValueError:
+        has_port = False
+    if not has_port:
+        raise ValueError("must be an IP address and a port, such as 127.0.0.1:9464")
+    return value
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value) < _METRICS_TOKEN_LENGTH:
+        raise ValueError(f"must have at least {_METRICS_TOKEN_LENGTH} characters")
+    return value
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[Words, AfterValidator(_networks)]
+MetricsToken = Annotated[SecretStr, AfterValidator(_long_enough)]
 Address = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_without_slash)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 
 
@@ -161,8 +196,10 @@ class ApiSettings(ProcessSettings):
     clerk_secret_key: SecretStr | None = None
     clerk_webhook_secret: SecretStr | None = None
     cors_origins: Words = ("http://localhost:3000",)
-    trusted_proxies: Words = ()
+    trusted_proxies: Networks = ()
     rate_limit_per_minute: int = Field(default=60, ge=1)
+    test_starts_per_minute: int = Field(default=10, ge=1)
+    metrics_token: MetricsToken | None = None
     active_tests_free: int = Field(default=3, ge=1)
     active_tests_pro: int = Field(default=20, ge=1)
     active_tests_enterprise: int = Field(default=200, ge=1)
@@ -215,6 +252,8 @@ class WorkerSettings(ProcessSettings, MailSettings):
 
     worker_max_activities: int = Field(default=50, ge=1)
     worker_max_decisions: int = Field(default=64, ge=1)
+    worker_max_decisions_per_key: int = Field(default=32, ge=1)
+    worker_metrics_address: ListenAddress | None = None
     worker_graceful_shutdown_seconds: float = Field(default=20.0, ge=0)
     worker_deployment_name: str | None = None
     worker_build_id: str | None = None

@@ -16,12 +16,14 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from redis.asyncio import Redis
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
 from activities.backtest_candles import BacktestCandleActivities
 from activities.candle_history import CandleHistory
 from activities.contexts import SessionContexts
 from activities.decisions import DecisionActivities
+from activities.key_slots import KeySlots
 from activities.live_candles import LiveCandles, NoMarket
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
@@ -102,6 +104,7 @@ def build_activities(
     *,
     temporal: Temporal | None = None,
     mailer: Mailer | None = None,
+    max_decisions_per_key: int = 32,
 ) -> Activities:
     """Wire the activities over one cache of candles and settings.
 
@@ -120,7 +123,13 @@ def build_activities(
         price_feeds=PriceFeedActivities(database, live, PriceBoard(redis), signals),
         sessions=SessionActivities(database, contexts, publisher),
         decisions=DecisionActivities(
-            database, contexts, publisher, openrouter, keys, exchange_time=live.now_ms
+            database,
+            contexts,
+            publisher,
+            openrouter,
+            keys,
+            slots=KeySlots(max_decisions_per_key),
+            exchange_time=live.now_ms,
         ),
         results=ResultActivities(database, contexts, publisher),
         notifications=NotificationActivities(database, mailer),
@@ -232,6 +241,7 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
             payload_keys=_secret(settings.temporal_payload_keys),
             api_key=_secret(settings.temporal_api_key),
             tls=settings.temporal_tls,
+            runtime=_runtime(settings),
         )
         openrouter = OpenRouterClient(
             http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
@@ -246,8 +256,26 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
             live,
             temporal=Temporal(client, settings.temporal_task_queue),
             mailer=mailer_of(settings),
+            max_decisions_per_key=settings.worker_max_decisions_per_key,
         )
         yield client, database, activities
+
+
+def _runtime(settings: WorkerSettings) -> Runtime | None:
+    """What Temporal's client and workers run on, where that is to show their metrics."""
+    address = settings.worker_metrics_address
+    if address is None:
+        return None
+    metrics = PrometheusConfig(
+        bind_address=address,
+        counters_total_suffix=True,
+        unit_suffix=True,
+        durations_as_seconds=True,
+    )
+    try:
+        return Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    except ValueError as e:
+        raise InvalidSettings({"WORKER_METRICS_ADDRESS": str(e)}) from None
 
 
 def mailer_of(settings: WorkerSettings) -> Mailer | None:
@@ -327,7 +355,10 @@ def main() -> None:
         sys.exit(str(e))
     configure_logging(level=settings.log_level, form=settings.log_format, process="worker")
     spare_collector()
-    uvloop.run(run(settings))
+    try:
+        uvloop.run(run(settings))
+    except SettingsError as e:  # some are unusable only when they are used
+        sys.exit(str(e))
 
 
 def spare_collector() -> None:

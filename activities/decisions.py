@@ -6,7 +6,8 @@ with the raw reply, whatever the reply is worth; an attempt that comes later goe
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,7 @@ from activities.failures import (
     superseded,
 )
 from activities.heartbeats import heartbeating
+from activities.key_slots import KeySlots
 from activities.questions import (
     Answer,
     DecisionInput,
@@ -114,6 +116,7 @@ class DecisionActivities:
         openrouter: OpenRouterClient,
         keys: KeyRing,
         *,
+        slots: KeySlots,
         exchange_time: ExchangeTime,
     ) -> None:
         self._database = database
@@ -121,6 +124,7 @@ class DecisionActivities:
         self._publisher = publisher
         self._openrouter = openrouter
         self._keys = keys
+        self._slots = slots
         self._exchange_time = exchange_time
 
     @activity.defn
@@ -214,12 +218,29 @@ class DecisionActivities:
             made = await self._open(question, call_no)
         if made is not None and _is_done(made):
             return stored_reply(made)
-        purchase = asyncio.create_task(self._buy(question, call_no, messages, earlier))
+        async with self._slot(question, call_no):
+            purchase = asyncio.create_task(self._buy(question, call_no, messages, earlier))
+            try:
+                return await asyncio.shield(purchase)
+            except asyncio.CancelledError:
+                await _let_it_end(purchase)
+                raise
+
+    @asynccontextmanager
+    async def _slot(self, question: Question, call_no: int) -> AsyncIterator[None]:
+        """Hold one of the key's slots; a call that is given up before it has one was never made."""
+        if question.api_key is None:
+            raise no_api_key()
+        slots = self._slots.of(question.api_key)
         try:
-            return await asyncio.shield(purchase)
+            await slots.acquire()
         except asyncio.CancelledError:
-            await _let_it_end(purchase)
+            await self._note_refusal(question, call_no)
             raise
+        try:
+            yield
+        finally:
+            slots.release()
 
     async def _open(self, question: Question, call_no: int) -> ModelCallRow | None:
         """Note that a call is about to be made; return it where a twin attempt was quicker."""

@@ -17,12 +17,13 @@ from api.routes import (
     forward_tests,
     health,
     market_data,
+    metrics,
     notifications,
     results,
     sockets,
     users,
 )
-from api.schemas.errors import documented
+from api.schemas.errors import LIMITED, documented
 
 _DESCRIPTION = (
     "Build trading agents out of a language model, a strategy and indicators, test them candle by "
@@ -31,6 +32,7 @@ _DESCRIPTION = (
 
 _ROUTES = (
     health,
+    metrics,
     users,
     api_keys,
     agents,
@@ -42,6 +44,8 @@ _ROUTES = (
     market_data,
     sockets,
 )
+# The middleware knows their addresses.
+_UNLIMITED = (health, metrics)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -52,6 +56,8 @@ def create_app(services: Services) -> FastAPI:
         app,
         cors_origins=services.config.cors_origins,
         body_limits={market_data.IMPORT_PATH: MAX_CANDLE_UPLOAD_BYTES},
+        rate_limits=services.rate_limits,
+        metrics=services.metrics,
     )
     return app
 
@@ -72,7 +78,8 @@ def bare_app(version: str) -> FastAPI:
     )
     install_error_handlers(app)
     for module in _ROUTES:
-        app.include_router(module.router)
+        limited = {} if module in _UNLIMITED else LIMITED
+        app.include_router(module.router, responses=limited)
     return app
 
 

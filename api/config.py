@@ -15,6 +15,8 @@ class ApiConfig:
 
     `max_active_tests` is by plan; None is no limit.
 
+    Without a `metrics_token` nobody is shown metrics.
+
     `market_source` is how data sets name the market data source, such as `exchange:binance`.
     """
 
@@ -24,6 +26,7 @@ class ApiConfig:
     max_active_tests: Mapping[str, int] | None = field(default_factory=lambda: PLAN_LIMITS)
     socket_stall_limit_s: float = 30.0
     market_source: str | None = None
+    metrics_token: str | None = field(default=None, repr=False)
 
     @property
     def has_live_market(self) -> bool:

@@ -1,6 +1,7 @@
 """What a request is given: the services of the process, and who is asking."""
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Coroutine, MutableMapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -19,17 +20,21 @@ from api.config import ApiConfig
 from api.controls import Controls
 from api.errors import Forbidden, Unauthorized
 from api.forward_tests import ForwardTests
+from api.metrics import ApiMetrics
+from api.rate_limits import RateLimits
 from api.realtime.relay import Relay
 from db.engine import Database
 from db.market_frames import MarketFrames
 from db.models.users import UserRecord
 from db.repositories.users import Profile, SignInRepository
 from integrations.clerk.tokens import TokenClaims, TokenRefused, TokenVerifier
+from integrations.errors import IntegrationError
 from integrations.openrouter.client import OpenRouterClient
 from workflows.runtime import Temporal
 
 KNOWN_USERS = 10_000
 KNOWN_USER_S = 5.0
+_IPV6_PREFIX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,8 @@ class Services:
     controls: Controls
     backtests: Backtests
     forward_tests: ForwardTests
+    metrics: ApiMetrics
+    rate_limits: RateLimits
     # Front ends poll by component: who is asking is looked up once in a few seconds.
     known_users: MutableMapping[str, UserRecord] = field(
         default_factory=lambda: TTLCache(KNOWN_USERS, KNOWN_USER_S)
@@ -81,10 +88,10 @@ async def sign_in(services: Services, token: str) -> UserRecord:
 
     Raises Unauthorized for a bad token and Forbidden for a deactivated user.
     """
-    return await _known_user(services, await verified(services, token))
+    return await _known_user(services, await _verified(services, token))
 
 
-async def verified(services: Services, token: str) -> TokenClaims:
+async def _verified(services: Services, token: str) -> TokenClaims:
     try:
         return await services.tokens.verify(token)
     except TokenRefused as e:
@@ -108,6 +115,23 @@ def check_active(user: UserRecord) -> None:
         raise Forbidden("This account is deactivated.")
 
 
+def client_address(connection: HTTPConnection) -> str:
+    """Where the client is: behind trusted proxies, what they say.
+
+    Of an IPv6 address the half that a provider hands out as a whole, for one client has all of it.
+    """
+    host = "" if connection.client is None else connection.client.host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+
+
 def profile_of(claims: TokenClaims) -> Profile:
     return Profile(
         email=claims.email,
@@ -118,11 +142,31 @@ def profile_of(claims: TokenClaims) -> Profile:
     )
 
 
+async def claims_of(request: Request) -> TokenClaims:
+    """Return what the request's token says; it is verified once, whoever asks.
+
+    Raises Unauthorized, or IntegrationError while the issuer's keys cannot be had.
+    """
+    if not hasattr(request.state, "claims"):
+        request.state.claims = await _claims_or_failure(request)
+    claims: TokenClaims | Exception = request.state.claims
+    if isinstance(claims, Exception):
+        raise claims
+    return claims
+
+
+async def _claims_or_failure(request: Request) -> TokenClaims | Unauthorized | IntegrationError:
+    try:
+        token = _token(await _bearer(request))
+        return await _verified(services_of(request), token)
+    except (Unauthorized, IntegrationError) as e:
+        return e
+
+
 async def _claims(
-    services: InjectedServices,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> TokenClaims:
-    return await verified(services, _token(credentials))
+    return await claims_of(request)
 
 
 def _token(credentials: HTTPAuthorizationCredentials | None) -> str:
@@ -149,7 +193,7 @@ class SignedInRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_signed_in(request: Request) -> Response:
-            await sign_in(services_of(request), _token(await _bearer(request)))
+            await _known_user(services_of(request), await claims_of(request))
             return await handle(request)
 
         return handle_signed_in

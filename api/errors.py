@@ -1,12 +1,13 @@
 """The one shape of every error answer, and how each failure becomes one.
 
 ApiError (an HTTPException, so that it passes through the framework untouched)
-├── NotFound       404 <THING>_NOT_FOUND, also for what belongs to somebody else
-├── Unauthorized   401, with WWW-Authenticate
-├── Forbidden      403
-├── Conflict       409 and its kinds
-├── Invalid        422, naming where
-└── Unavailable    503 UPSTREAM_UNAVAILABLE
+├── NotFound         404 <THING>_NOT_FOUND, also for what belongs to somebody else
+├── Unauthorized     401, with WWW-Authenticate
+├── Forbidden        403
+├── Conflict         409 and its kinds
+├── Invalid          422, naming where
+├── TooManyRequests  429 RATE_LIMITED, with Retry-After
+└── Unavailable      503 UPSTREAM_UNAVAILABLE
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,6 +128,18 @@ class Invalid(ApiError):
     ) -> None:
         errors = [{"loc": list(location), "msg": detail}]
         super().__init__(422, code, detail, errors=errors)
+
+
+class TooManyRequests(ApiError):
+    """Somebody asks more often than everybody may."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            429,
+            "RATE_LIMITED",
+            f"Too many requests. Try again in {retry_after_s} s.",
+            headers={"Retry-After": str(retry_after_s)},
+        )
 
 
 class Unavailable(ApiError):

@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its log line, the last catch, the size limit."""
+"""What happens around every request: its id, its log line, the last catch, the limits."""
 
 import re
 from collections.abc import Mapping
@@ -10,9 +10,15 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ApiError, error_response, internal_error
+from api.dependencies import claims_of, client_address
+from api.errors import ApiError, TooManyRequests, Unauthorized, error_response, internal_error
+from api.metrics import ApiMetrics, MetricsMiddleware
+from api.rate_limits import Kind, RateLimits
+from api.token_buckets import Take
+from integrations.errors import IntegrationError
 
 MIB = 1 << 20
 MAX_BODY_BYTES = 1 * MIB
@@ -29,17 +35,29 @@ _EXPOSED_HEADERS = [
     "Content-Disposition",
 ]
 
+# Whoever watches over the installation must get through.
+_UNLIMITED = frozenset({"/api/health", "/api/ready", "/metrics"})
+_STARTS = frozenset({"/api/arena/backtest/start", "/api/arena/forward/start"})
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _logger = structlog.get_logger(__name__)
 
 
 def install_middleware(
-    app: FastAPI, *, cors_origins: tuple[str, ...], body_limits: Mapping[str, int]
+    app: FastAPI,
+    *,
+    cors_origins: tuple[str, ...],
+    body_limits: Mapping[str, int],
+    rate_limits: RateLimits,
+    metrics: ApiMetrics,
 ) -> None:
     """Wrap the app; CORS outermost, so that browsers can read errors too."""
     app.add_middleware(BodyLimitMiddleware, limits=body_limits)
+    app.add_middleware(RateLimitMiddleware, limits=rate_limits)
     app.add_middleware(RequestMiddleware)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(cors_origins),
@@ -97,6 +115,61 @@ class _Exchange:
             status=self.status,
             milliseconds=round((perf_counter() - self._started_at) * 1000, 1),
         )
+
+
+class RateLimitMiddleware:
+    """Counts each request against its user or, where no token proves one, its address.
+
+    It comes before the body is read and the route is found, so that nothing unlimited costs much.
+    """
+
+    def __init__(self, app: ASGIApp, *, limits: RateLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _UNLIMITED:
+            await self._app(scope, receive, send)
+            return
+        take = await self._limits.take(await _asker(Request(scope)), _kind(scope))
+        if take is None:
+            await self._app(scope, receive, send)
+            return
+        send = _telling(take, send)
+        if take.is_granted:
+            await self._app(scope, receive, send)
+            return
+        refusal = TooManyRequests(take.retry_after_s)
+        await error_response(refusal, scope["state"]["request_id"])(scope, receive, send)
+
+
+async def _asker(request: Request) -> str:
+    try:
+        return f"user:{(await claims_of(request)).subject}"
+    except (Unauthorized, IntegrationError):
+        return f"address:{client_address(request)}"
+
+
+def _kind(scope: Scope) -> Kind:
+    if scope["method"] == "POST" and scope["path"] in _STARTS:
+        return "starts"
+    return "reads" if scope["method"] in _READING else "writes"
+
+
+def _telling(take: Take, send: Send) -> Send:
+    """Announce with the answer how the asker's bucket stands."""
+    headers = {
+        "X-RateLimit-Limit": str(take.quota.burst),
+        "X-RateLimit-Remaining": str(take.remaining),
+        "X-RateLimit-Reset": str(take.full_in_s),
+    }
+
+    async def send_telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return send_telling
 
 
 class BodyLimitMiddleware:

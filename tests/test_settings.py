@@ -139,3 +139,49 @@ def test_mail_settings_that_do_not_fit_are_named(
 
     assert set(caught.value.problems) == {named}
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "sentence"),
+    [
+        ("TRUSTED_PROXIES", "10.0.0.1, *", "must be IP addresses or networks"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8", "must be IP addresses or networks"),
+        ("TRUSTED_PROXIES", "proxy.example", "must be IP addresses or networks"),
+        ("METRICS_TOKEN", "hunter2", "must have at least 16 characters"),
+        ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
+        ("TEST_STARTS_PER_MINUTE", "-1", "greater than or equal to 1"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str, sentence: str
+):
+    _set(monkeypatch, {**NEEDED_BY_THE_API, name: given})
+
+    with pytest.raises(InvalidSettings, match=sentence) as caught:
+        api_settings()
+
+    assert set(caught.value.problems) == {name}
+    assert "hunter2" not in str(caught.value)
+
+
+def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, {**NEEDED_BY_THE_API, "TRUSTED_PROXIES": "10.0.0.0/8, 2001:db8::1"})
+
+    assert api_settings().trusted_proxies == ("10.0.0.0/8", "2001:db8::1")
+
+
+@pytest.mark.parametrize("given", ["9464", "localhost:9464", "0.0.0.0", "0.0.0.0:99999", "::1:80"])
+def test_a_worker_says_where_its_metrics_cannot_be(monkeypatch: pytest.MonkeyPatch, given: str):
+    _set(monkeypatch, {**NEEDED_BY_BOTH, "WORKER_METRICS_ADDRESS": given})
+
+    with pytest.raises(InvalidSettings, match="an IP address and a port") as caught:
+        worker_settings()
+
+    assert set(caught.value.problems) == {"WORKER_METRICS_ADDRESS"}
+
+
+@pytest.mark.parametrize("given", ["0.0.0.0:9464", "[::1]:80"])
+def test_a_workers_metrics_have_an_address(monkeypatch: pytest.MonkeyPatch, given: str):
+    _set(monkeypatch, {**NEEDED_BY_BOTH, "WORKER_METRICS_ADDRESS": given})
+
+    assert worker_settings().worker_metrics_address == given

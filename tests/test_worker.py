@@ -31,6 +31,7 @@ from activities.results import ResultActivities
 from activities.sessions import SessionActivities
 from activities.summaries import SummaryActivities
 from db.engine import Database
+from local.processes import free_port
 from local.simulators.openrouter import create_app
 from migrations.run import upgrade
 from settings import WorkerSettings, load
@@ -190,6 +191,27 @@ async def test_a_worker_without_settings_names_them_and_does_not_start(tmp_path:
     assert b"Missing settings" in said
     for name in ("DATABASE_URL", "REDIS_URL", "TEMPORAL_ADDRESS", "ENCRYPTION_KEY", "PUBLIC_URL"):
         assert name.encode() in said
+    assert b"Traceback" not in said
+
+
+async def test_a_worker_shows_temporals_metrics_where_it_is_told_to(
+    laboratory: Laboratory, environment: dict[str, str], tmp_path: Path
+):
+    address = f"127.0.0.1:{free_port()}"
+    environment |= {"WORKER_METRICS_ADDRESS": address}
+    async with process(tmp_path, environment):
+        await laboratory.run(FLIP)
+        shown = (await laboratory.http.get(f"http://{address}/metrics")).text
+
+        async with process(tmp_path, environment) as second:
+            said, _ = await second.communicate()
+
+    assert (
+        'temporal_activity_execution_latency_seconds_bucket{activity_type="execute_step"' in shown
+    )
+    assert 'workflow_type="backtest"' in shown
+    assert second.returncode == 1
+    assert said.startswith(b"Invalid settings: WORKER_METRICS_ADDRESS: ")
     assert b"Traceback" not in said
 
 

@@ -30,6 +30,7 @@ from temporalio.common import (
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.exceptions import TemporalError
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.prices import Touch
@@ -118,6 +119,7 @@ async def connect(
     api_key: str | None = None,
     tls: bool = False,
     lazy: bool = False,
+    runtime: Runtime | None = None,
 ) -> Client:
     """Connect to Temporal; a lazy client connects at its first call, which is for the API only."""
     return await Client.connect(
@@ -127,6 +129,7 @@ async def connect(
         api_key=api_key,
         tls=tls or api_key is not None,
         lazy=lazy,
+        runtime=runtime,
     )
 
 

@@ -153,7 +153,8 @@ async def _ping(_: Payload) -> Payload:
 
 def _parse(message: Message) -> tuple[str, Payload]:
     """Return the action and its data, which may also stand at the root."""
-    raw = message.get("text") or message.get("bytes") or ""
+    text = message.get("text")
+    raw = (message.get("bytes") or b"") if text is None else text.encode()
     if len(raw) > MAX_FRAME_BYTES:
         raise BadCommand("A message may have 16 KiB.")
     try:

@@ -8,7 +8,7 @@ from time import monotonic
 from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket
 
-from api.dependencies import Services, services_of
+from api.dependencies import Services, client_address, services_of
 from api.errors import ApiError, NotFound, Unavailable
 from api.realtime.commands import Commands
 from api.realtime.conversation import converse, refuse, subprotocol_of
@@ -32,7 +32,7 @@ async def watch_price(socket: WebSocket, asset: str) -> None:
     services = services_of(socket)
     try:
         wanted = _asset(services, asset)
-        with services.relay.prices.admitted(_address(socket)):
+        with services.relay.prices.admitted(client_address(socket)):
             await socket.accept(subprotocol=subprotocol_of(socket))
             prices = PriceSocket(socket, stall_limit_s=services.config.socket_stall_limit_s)
             async with services.relay.prices.attached(wanted, prices):
@@ -101,8 +101,3 @@ def _asset(services: Services, asset: str) -> str:
     if not services.config.has_live_market:
         raise Unavailable("This installation has no source of live prices.")
     return wanted
-
-
-def _address(socket: WebSocket) -> str:
-    """Where the client is, as the server sees it: behind trusted proxies, what they say."""
-    return "" if socket.client is None else socket.client.host

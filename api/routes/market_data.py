@@ -40,8 +40,12 @@ from trading.errors import TradingError
 from trading.indicators import catalog
 from workflows.policies import PLAYBACK_DELAY
 
-router = APIRouter(prefix="/api/data", tags=["market data"], responses=documented(401, 403, 503))
-_uploads = APIRouter(route_class=SignedInRoute)
+router = APIRouter(
+    prefix="/api/data",
+    tags=["market data"],
+    responses=documented(401, 403, 503),
+    route_class=SignedInRoute,
+)
 
 IMPORT_PATH = "/api/data/candles/import"
 
@@ -137,7 +141,7 @@ async def get_catalog(_: CurrentUser) -> dict[str, list[IndicatorEntry]]:
     }
 
 
-@_uploads.post("/candles/import", status_code=201, responses=documented(413, 422))
+@router.post("/candles/import", status_code=201, responses=documented(413, 422))
 async def import_candles(
     services: InjectedServices,
     user: CurrentUser,
@@ -155,9 +159,6 @@ async def import_candles(
             )
     message = "Candles imported" if is_new else "These candles were there already"
     return ImportAnswer(data_set=DataSetOut.of(data_set), message=message)
-
-
-router.include_router(_uploads)
 
 
 def _read(content: bytes, name: str, timeframe: Timeframe) -> CandleSeries:

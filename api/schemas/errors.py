@@ -25,3 +25,23 @@ class ErrorBody(BaseModel):
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entries of the errors that an operation can answer with."""
     return {status: {"model": ErrorBody} for status in statuses}
+
+
+def _whole_number(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "integer"}}
+
+
+# What an operation answers to somebody who asks too often.
+LIMITED: dict[int | str, dict[str, Any]] = {
+    429: {
+        "model": ErrorBody,
+        "description": "Too many requests. Every answer of a limited address has the last three "
+        "headers.",
+        "headers": {
+            "Retry-After": _whole_number("Seconds until a request passes again."),
+            "X-RateLimit-Limit": _whole_number("Requests that pass at once."),
+            "X-RateLimit-Remaining": _whole_number("Requests that pass now."),
+            "X-RateLimit-Reset": _whole_number("Seconds until as many pass as ever."),
+        },
+    }
+}

@@ -15,6 +15,9 @@ from tests.api.world import Person, World, api_settings, opened_world
 from tests.loopback import serve_app
 from tests.quiet_logging import configure_test_logging
 
+# No test gets there; those of the limits have their own.
+UNLIMITED = 1_000_000
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_logs() -> None:
@@ -49,6 +52,8 @@ def settings(
         encryption_key=Fernet.generate_key().decode(),
         clerk_jwks_url=f"{simulators_url}/.well-known/jwks.json",
         openrouter_base_url=f"{simulators_url}{OPENROUTER_PATH}",
+        rate_limit_per_minute=UNLIMITED,
+        test_starts_per_minute=UNLIMITED,
     )
 
 

@@ -48,9 +48,9 @@ class QuietServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(world: World) -> AsyncIterator["Address"]:
+async def serving(world: World, **settings: Any) -> AsyncIterator["Address"]:
     """Serve the world's app as `server.py` does, on a free port."""
-    config = uvicorn_config(world.app, api_settings(**SETTINGS))
+    config = uvicorn_config(world.app, api_settings(**(SETTINGS | settings)))
     config.port = 0
     server = QuietServer(config)
     task = asyncio.create_task(server.serve())

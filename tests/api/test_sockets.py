@@ -561,6 +561,7 @@ class TestCommands:
             '{"action": "change_speed", "data": {"speed": "warp"}}',
             '{"action": "stop", "data": {"close_position": "maybe"}}',
             '{"action": "ping", "data": "' + "x" * 17_000 + '"}',
+            '{"action": "ping", "data": "' + "€" * 6_000 + '"}',
             b"\xff\xfe",
             "[" * 10_000,
         ],

@@ -1,5 +1,6 @@
 """A forward test as its user lives it: earned by a backtest, started, watched, stopped."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -210,3 +211,33 @@ async def test_a_start_that_cannot_be_meant_is_refused(ada: Person, address: Add
             "/api/arena/forward/start", LIVE | {"agent_id": agent["id"]} | wrong
         )
         error_of(answer, 422, "VALIDATION_ERROR")
+
+
+async def test_plans_limit_tests_of_both_kinds_at_once(
+    staffed: World, issuer: Issuer, settings: ApiSettings, ada: Person, address: Address
+):
+    agent = await proven_agent(ada, address)
+    config = staffed.services.config
+    production = settings.model_copy(
+        update={
+            "environment": "production",
+            "temporal_task_queue": staffed.services.temporal._task_queue,
+            "market_data_source": (config.market_source or "").replace("exchange:", "ccxt:"),
+        }
+    )
+    body = LIVE | {"agent_id": agent["id"]}
+    async with opened_world(production, issuer, staffed.issuer_url) as strict:
+        person = strict.again(ada)
+        answers = await asyncio.gather(
+            *(person.post("/api/arena/forward/start", body) for _ in range(4)),
+            *(person.start(agent["id"], playback_speed="slow") for _ in range(4)),
+        )
+
+    started = [answer.json()["session"] for answer in answers if answer.status_code == 201]
+    for session in started:
+        kind = "forward" if session["websocket_url"].find("/ws/forward/") > 0 else "backtest"
+        await ada.post(f"/api/arena/{kind}/{session['id']}/stop", {"close_position": True})
+    assert len(started) == 3
+    for answer in answers:
+        if answer.status_code != 201:
+            error_of(answer, 409, "TOO_MANY_ACTIVE_TESTS")
