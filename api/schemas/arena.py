@@ -132,7 +132,12 @@ class StartedSession(Shape):
     websocket_url: str = Field(examples=["ws://127.0.0.1:5000/ws/backtest/0197…"])
     workflow_id: str
     preview_candles: list[PreviewCandle]
-    estimated_cost_usd: float | None = None
+    estimated_cost_usd: float | None = Field(
+        examples=[0.031],
+        description="What the model calls are likely to cost: decision candles * (prompt tokens * "
+        "their price + reply tokens * theirs). 0 for a free model; null while the price or the "
+        "candles are unknown.",
+    )
 
 
 class StartedForward(Shape):
