@@ -12,6 +12,7 @@ from api.middleware import MAX_CANDLE_UPLOAD_BYTES, install_middleware
 from api.routes import (
     agents,
     api_keys,
+    arena,
     backtests,
     dashboard,
     forward_tests,
@@ -38,6 +39,7 @@ _ROUTES = (
     agents,
     backtests,
     forward_tests,
+    arena,
     results,
     dashboard,
     notifications,
