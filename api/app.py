@@ -21,6 +21,7 @@ from api.routes import (
     results,
     sockets,
     users,
+    webhooks,
 )
 from api.schemas.errors import documented
 
@@ -32,6 +33,7 @@ _DESCRIPTION = (
 _ROUTES = (
     health,
     users,
+    webhooks,
     api_keys,
     agents,
     backtests,

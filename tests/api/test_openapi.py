@@ -30,4 +30,4 @@ def test_everything_but_health_needs_a_token() -> None:
         if not operation.get("security")
     }
 
-    assert open_to_all == {"/api/health", "/api/ready"}
+    assert open_to_all == {"/api/health", "/api/ready", "/api/webhooks/clerk"}
