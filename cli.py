@@ -29,7 +29,7 @@ from local.parity_view import NothingToCompare, comparison
 from local.processes import ServerNotStarted, end_leftover
 from local.stack import Stack, StackPlan, command_settings
 from migrations.namespace import TemporalNotReached, upgrade_namespace
-from settings import MigrationSettings, SettingsError, load
+from settings import AnySettings, KeySettings, MigrationSettings, SettingsError, load
 from trading.errors import TradingError
 
 STOP_SECONDS = 90.0
@@ -56,6 +56,8 @@ app = typer.Typer(
 )
 candles_app = typer.Typer(help="Historical candles.", no_args_is_help=True)
 app.add_typer(candles_app, name="candles")
+keys_app = typer.Typer(help="The users' API keys, as they are stored.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 output = Console(highlight=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -225,6 +227,36 @@ def import_file(
         output.print(f"fingerprint {result.fingerprint}")
 
 
+@keys_app.command()
+def rotate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Encrypt all stored API keys anew, under the first key of ENCRYPTION_KEY."""
+    from db.engine import Database  # noqa: PLC0415  (slow to import)
+    from local.key_rotation import Rotation, rotate_keys  # noqa: PLC0415
+
+    async def rotated(settings: KeySettings) -> Rotation:
+        system_url = settings.database_system_url
+        database = Database.connect(
+            settings.database_url.get_secret_value(),
+            system_url=system_url.get_secret_value() if system_url else None,
+        )
+        try:
+            return await rotate_keys(database, settings.encryption_keys)
+        finally:
+            await database.dispose()
+
+    with explained_errors():
+        done = run(rotated(_settings_for_rotating(DataDirectory(data_dir))))
+    output.print(
+        f"encrypted anew: {done.encrypted:,}, under the first key before: {done.current:,}"
+    )
+    if done.unreadable:
+        notes.print(
+            f"{done.unreadable:,} open with none of the keys: add the one they are under to "
+            "ENCRYPTION_KEY, or let their users enter them again."
+        )
+        raise typer.Exit(1)
+
+
 def mint_token(
     directory: DataDirectory, *, sub: str, email: str | None, lifetime: timedelta
 ) -> str:
@@ -288,9 +320,20 @@ def _refused(reason: str) -> typer.Exit:
 
 
 def _settings_for_migrating(directory: DataDirectory) -> MigrationSettings:
-    known = {name.lower(): value for name, value in command_settings(directory).items()}
-    fields = MigrationSettings.model_fields
-    return load(MigrationSettings, **{name: known[name] for name in fields if name in known})
+    return _loaded(MigrationSettings, command_settings(directory))
+
+
+def _settings_for_rotating(directory: DataDirectory) -> KeySettings:
+    """The given keys, else those of the directory's running stack."""
+    settings = database_settings(directory)
+    if directory.is_running:
+        settings = {"ENCRYPTION_KEY": directory.encryption_key, **settings}
+    return _loaded(KeySettings, settings)
+
+
+def _loaded(kind: type[AnySettings], settings: dict[str, str]) -> AnySettings:
+    known = {name.lower(): value for name, value in settings.items()}
+    return load(kind, **{name: known[name] for name in kind.model_fields if name in known})
 
 
 def _lifetime(text: str) -> timedelta:

@@ -13,10 +13,11 @@ SECRET_NAME = re.compile(
     r"(api[-_]?key$|authorization|cookie|password|secret|token$|encryption|private[-_]?key|jwt)",
     re.IGNORECASE,
 )
-# What gives a secret away in the middle of a text: an OpenRouter key, a session token, a header,
+# What gives a secret away in the middle of a text: a key of OpenRouter or Clerk, a session token, a
 # a query parameter (WebSocket clients send their token in one), the password of an address.
 SECRET_TEXTS = (
     (re.compile(r"sk-or-[\w-]+"), REDACTED),
+    (re.compile(r"\b(?:sk_(?:live|test)_\w+|whsec_[\w+/=]+)"), REDACTED),
     (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), REDACTED),
     (re.compile(r"(?i)\b(bearer)\s+[\w.~+/=-]+"), rf"\1 {REDACTED}"),
     (

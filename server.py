@@ -36,6 +36,8 @@ from db.market_frames import MarketFrames
 from events.prices import PriceBoard
 from events.subscriber import SessionSubscriber
 from integrations.clerk.tokens import KeySet, TokenVerifier, issuer_of
+from integrations.clerk.users import ClerkUsers
+from integrations.clerk.webhooks import WebhookVerifier
 from integrations.openrouter.client import OpenRouterClient
 from observability import configure_logging
 from settings import ApiSettings, SettingsError, api_settings
@@ -126,6 +128,8 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             forward_tests=ForwardTests(config=config, database=database, temporal=temporal),
             metrics=metrics,
             rate_limits=RateLimits(TokenBuckets(counting), _quotas(settings), metrics),
+            clerk=_clerk(settings, http),
+            webhooks=_webhooks(settings),
         )
 
 
@@ -214,6 +218,16 @@ def _verifier(settings: ApiSettings, http: httpx.AsyncClient) -> TokenVerifier:
         issuer=settings.clerk_issuer or issuer_of(settings.clerk_jwks_url),
         authorized_parties=settings.clerk_authorized_parties,
     )
+
+
+def _clerk(settings: ApiSettings, http: httpx.AsyncClient) -> ClerkUsers | None:
+    secret = _secret(settings.clerk_secret_key)
+    return None if secret is None else ClerkUsers(http, secret)
+
+
+def _webhooks(settings: ApiSettings) -> WebhookVerifier | None:
+    secret = _secret(settings.clerk_webhook_secret)
+    return None if secret is None else WebhookVerifier(secret)
 
 
 def _secret(value: SecretStr | None) -> str | None:

@@ -8,6 +8,7 @@ get is named, and the process does not start. `alphalab up` sets all of it for i
     └── InvalidSettings   given and unusable
 """
 
+import base64
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
@@ -30,6 +31,8 @@ from integrations.mail.letters import sender_of
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 _METRICS_TOKEN_LENGTH = 16
+# Svix makes 24; with none at all anybody could sign.
+MIN_WEBHOOK_SECRET_BYTES = 16
 
 
 class SettingsError(Exception):
@@ -104,12 +107,27 @@ def _long_enough(value: SecretStr) -> SecretStr:
     return value
 
 
+def _webhook_secret(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not _is_webhook_secret(value.get_secret_value()):
+        raise ValueError("must be the signing secret of the endpoint, which begins with whsec_")
+    return value
+
+
+def _is_webhook_secret(text: str) -> bool:
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return False
+    return len(key) >= MIN_WEBHOOK_SECRET_BYTES
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[Words, AfterValidator(_networks)]
 MetricsToken = Annotated[SecretStr, AfterValidator(_long_enough)]
 Address = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_without_slash)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
+WebhookSecret = Annotated[SecretStr | None, AfterValidator(_webhook_secret)]
 
 
 class _Settings(BaseSettings):
@@ -156,23 +174,28 @@ class MigrationSettings(LogSettings, TemporalSettings):
         return (self.database_owner_url or self.database_url).get_secret_value()
 
 
-class ProcessSettings(LogSettings, DatabaseSettings, TemporalSettings):
+class KeySettings(DatabaseSettings):
+    """What `alphalab keys rotate` needs."""
+
+    encryption_key: FernetKeys
+
+    @property
+    def encryption_keys(self) -> tuple[str, ...]:
+        """The Fernet keys: the first encrypts, all decrypt."""
+        return tuple(key.strip() for key in self.encryption_key.get_secret_value().split(","))
+
+
+class ProcessSettings(LogSettings, KeySettings, TemporalSettings):
     """What the API and the worker both need."""
 
     environment: Literal["production", "staging", "development"] = "production"
     redis_url: SecretStr
-    encryption_key: FernetKeys
     openrouter_base_url: Address = OPENROUTER_URL
     openrouter_api_key: SecretStr | None = None
     market_data_source: str | None = None
     exchange_base_url: Address | None = None
     storage_bucket: str | None = None
     public_url: Address
-
-    @property
-    def encryption_keys(self) -> tuple[str, ...]:
-        """The Fernet keys: the first encrypts, all decrypt."""
-        return tuple(key.strip() for key in self.encryption_key.get_secret_value().split(","))
 
     @property
     def market_source(self) -> str | None:
@@ -194,7 +217,7 @@ class ApiSettings(ProcessSettings):
     clerk_issuer: Address | None = None
     clerk_authorized_parties: Words = ()
     clerk_secret_key: SecretStr | None = None
-    clerk_webhook_secret: SecretStr | None = None
+    clerk_webhook_secret: WebhookSecret = None
     cors_origins: Words = ("http://localhost:3000",)
     trusted_proxies: Networks = ()
     rate_limit_per_minute: int = Field(default=60, ge=1)

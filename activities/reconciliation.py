@@ -1,11 +1,13 @@
-"""Starts again every session that should be running and has no workflow.
+"""Starts again every session that should be running and has no workflow; stops what must not run.
 
 A start may be interrupted between the commit and Temporal, and Temporal's own data may be lost;
-the session's row says what should be running, and its last stored state where to go on.
+the session's row says what should be running, and its last stored state where to go on. Nor does a
+user's deactivation depend on Temporal: whatever test of that user's is still under way is stopped
+here.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Literal, Protocol
 from uuid import UUID
@@ -31,11 +33,13 @@ _logger = structlog.get_logger(__name__)
 
 
 class SessionStarter(Protocol):
-    """What reconciliation needs of Temporal. Both raise `ConnectionError` when it is away."""
+    """What reconciliation needs of Temporal. All raise `ConnectionError` when it is away."""
 
     async def is_running(self, session_id: UUID, type: Literal["backtest", "forward"]) -> bool: ...
 
     async def start_again(self, session: StaleSession) -> None: ...
+
+    async def stop_for_good(self, session: StaleSession) -> None: ...
 
 
 class HeldAssets:
@@ -82,21 +86,31 @@ class Reconciler:
                 return 0
             if self._watch is not None:
                 await self._watch.renew(session)
-            stale = await ReconcileRepository(session).stale(unchanged_for)
-            return await self._restore_all(stale)
+            sessions = ReconcileRepository(session)
+            await self._each(await sessions.of_the_deactivated(), self._stop)
+            return await self._each(await sessions.stale(unchanged_for), self._restore)
 
-    async def _restore_all(self, stale: Sequence[StaleSession]) -> int:
-        """One session that cannot be started does not keep the others waiting."""
-        started = failures = 0
-        for each in stale:
+    async def _each(
+        self,
+        sessions: Sequence[StaleSession],
+        mend: Callable[[StaleSession], Awaitable[bool]],
+    ) -> int:
+        """One session that cannot be mended does not keep the others waiting."""
+        mended = failures = 0
+        for each in sessions:
             try:
-                started += await self._restore(each)
+                mended += await mend(each)
             except ConnectionError:
                 failures += 1
                 if failures == GIVE_UP_AFTER:
                     raise
-                _logger.warning("session_not_restored", session_id=str(each.id))
-        return started
+                _logger.warning("session_not_mended", session_id=str(each.id))
+        return mended
+
+    async def _stop(self, session: StaleSession) -> bool:
+        await self._starter.stop_for_good(session)
+        _logger.info("test_of_deactivated_user_stopped", session_id=str(session.id))
+        return True
 
     async def _restore(self, session: StaleSession) -> bool:
         if await self._starter.is_running(session.id, session.type):

@@ -24,6 +24,7 @@ from api.routes import (
     results,
     sockets,
     users,
+    webhooks,
 )
 from api.schemas.errors import LIMITED, documented
 
@@ -36,6 +37,7 @@ _ROUTES = (
     health,
     metrics,
     users,
+    webhooks,
     api_keys,
     models,
     agents,

@@ -28,6 +28,8 @@ from db.market_frames import MarketFrames
 from db.models.users import UserRecord
 from db.repositories.users import Profile, SignInRepository
 from integrations.clerk.tokens import TokenClaims, TokenRefused, TokenVerifier
+from integrations.clerk.users import ClerkUser, ClerkUsers
+from integrations.clerk.webhooks import WebhookVerifier
 from integrations.errors import IntegrationError
 from integrations.openrouter.client import OpenRouterClient
 from workflows.runtime import Temporal
@@ -55,6 +57,9 @@ class Services:
     forward_tests: ForwardTests
     metrics: ApiMetrics
     rate_limits: RateLimits
+    # Neither is there unless its secret is.
+    clerk: ClerkUsers | None = None
+    webhooks: WebhookVerifier | None = None
     # Front ends poll by component: who is asking is looked up once in a few seconds.
     known_users: MutableMapping[str, UserRecord] = field(
         default_factory=lambda: TTLCache(KNOWN_USERS, KNOWN_USER_S)
@@ -102,9 +107,11 @@ async def _known_user(services: Services, claims: TokenClaims) -> UserRecord:
     user = services.known_users.get(claims.subject)
     if user is None:
         async with services.database.as_system() as session:
-            user, _ = await SignInRepository(session).get_or_create(
+            user, is_new = await SignInRepository(session).get_or_create(
                 claims.subject, profile_of(claims)
             )
+        if is_new:
+            user = await with_email(services, claims, user)
         services.known_users[claims.subject] = user
     check_active(user)
     return user
@@ -132,13 +139,29 @@ def client_address(connection: HTTPConnection) -> str:
     return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
 
 
-def profile_of(claims: TokenClaims) -> Profile:
+async def with_email(services: Services, claims: TokenClaims, user: UserRecord) -> UserRecord:
+    """Return the user with what Clerk itself knows, where the token carries no e-mail address.
+
+    What Clerk does not answer stays unknown until a webhook tells it, or the next sync.
+    """
+    if services.clerk is None or claims.email is not None or user.email is not None:
+        return user
+    found = await services.clerk.find(claims.subject)
+    if found is None:
+        return user
+    async with services.database.as_system() as session:
+        return await SignInRepository(session).follow(
+            claims.subject, profile_of(found), found.updated_at
+        )
+
+
+def profile_of(told: TokenClaims | ClerkUser) -> Profile:
     return Profile(
-        email=claims.email,
-        first_name=claims.first_name,
-        last_name=claims.last_name,
-        username=claims.username,
-        image_url=claims.image_url,
+        email=told.email,
+        first_name=told.first_name,
+        last_name=told.last_name,
+        username=told.username,
+        image_url=told.image_url,
     )
 
 

@@ -38,13 +38,15 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
         f"Authorization: Bearer {TOKEN}",
         "postgresql://me:opaque-token@db:5432/alphalab",
         "redis://:opaque-token@cache:6379/0",
+        "refused sk_live_opaquetoken and sk_test_opaquetoken",
+        "verified by whsec_opaquetoken+/=",
     ],
 )
 def test_a_secret_inside_a_text_is_replaced(text: str):
     shown = redacted_text(text)
 
     assert REDACTED in shown
-    assert not any(secret in shown for secret in (KEY, TOKEN, "opaque-token"))
+    assert not any(secret in shown for secret in (KEY, TOKEN, "opaque-token", "opaquetoken"))
 
 
 def test_an_ordinary_text_stays_as_it_is():

@@ -1,5 +1,6 @@
 """Settings come from the environment, are named when missing, and never show a secret."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,29 @@ def test_an_unusable_value_is_named_and_not_repeated(monkeypatch: pytest.MonkeyP
 
     assert "ENCRYPTION_KEY" in str(caught.value)
     assert "my-secret-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "hunter2", "whsec_c2hvcnQ=", "whsec_no base64!"])
+def test_a_webhook_secret_that_anybody_could_sign_with_is_refused(
+    monkeypatch: pytest.MonkeyPatch, secret: str
+):
+    _set(monkeypatch, {**NEEDED_BY_THE_API, "CLERK_WEBHOOK_SECRET": secret})
+
+    with pytest.raises(InvalidSettings, match=r"CLERK_WEBHOOK_SECRET: .*signing secret") as caught:
+        api_settings()
+
+    assert secret.removeprefix("whsec_") == "" or secret not in str(caught.value)
+
+
+def test_a_webhook_secret_is_taken_as_the_dashboard_shows_it(monkeypatch: pytest.MonkeyPatch):
+    secret = "whsec_" + base64.b64encode(b"x" * 24).decode()
+    _set(monkeypatch, {**NEEDED_BY_THE_API, "CLERK_WEBHOOK_SECRET": secret})
+
+    settings = api_settings()
+
+    assert settings.clerk_webhook_secret is not None
+    assert settings.clerk_webhook_secret.get_secret_value() == secret
+    assert secret not in repr(settings)
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch):

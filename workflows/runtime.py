@@ -140,9 +140,10 @@ class Temporal:
         self._client = client
         self._task_queue = task_queue
 
-    async def start(self, start: SessionStart) -> None:
+    async def start(self, start: SessionStart, *, stop: Control | None = None) -> None:
         """Start the workflow of a session whose row is committed; safe to repeat.
 
+        With a `stop`, it is told to stop as well, in the same call, and also when it runs already.
         Raises `TemporalUnreachable`; the session is then started later, by reconciliation.
         """
         try:
@@ -155,6 +156,8 @@ class Temporal:
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                     search_attributes=_search_attributes(start),
+                    start_signal=None if stop is None else "stop",
+                    start_signal_args=[] if stop is None else [stop],
                     static_summary=f"{start.agent_name} on {start.asset} {start.timeframe}",
                     priority=Priority(fairness_key=str(start.user_id)),
                     rpc_timeout=CALL_TIMEOUT,
@@ -228,18 +231,14 @@ class Temporal:
 
     async def start_again(self, session: StartableSession) -> None:
         """Start a session's workflow from its row. Raises `TemporalUnreachable`."""
-        await self.start(
-            SessionStart(
-                session_id=session.id,
-                user_id=session.user_id,
-                agent_name=session.agent_name,
-                asset=session.asset,
-                timeframe=session.timeframe,
-                mode=session.mode,
-                type=session.type,
-                load_candles=session.type == "backtest" and session.data_set_id is None,
-            )
-        )
+        await self.start(_start_of(session))
+
+    async def stop_for_good(self, session: StartableSession) -> None:
+        """Stop the test of a user who was deactivated; safe to repeat, and needs no workflow yet.
+
+        Raises `TemporalUnreachable`.
+        """
+        await self.start(_start_of(session), stop=Control(signal_id="deactivated"))
 
     async def want(self, source: str, asset: str) -> None:
         """Keep the asset's price feed going. Raises `TemporalUnreachable`."""
@@ -313,6 +312,19 @@ async def _answered_within(limit: timedelta) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise RPCError("no answer in time", RPCStatusCode.DEADLINE_EXCEEDED, b"") from None
+
+
+def _start_of(session: StartableSession) -> SessionStart:
+    return SessionStart(
+        session_id=session.id,
+        user_id=session.user_id,
+        agent_name=session.agent_name,
+        asset=session.asset,
+        timeframe=session.timeframe,
+        mode=session.mode,
+        type=session.type,
+        load_candles=session.type == "backtest" and session.data_set_id is None,
+    )
 
 
 def _params(start: SessionStart) -> SessionParams:

@@ -14,8 +14,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from api.errors import error_response
 from api.realtime.commands import RATE_LIMITED, SocketAbused
 from api.realtime.endings import end_tasks
+from api.realtime.watcher import Deactivated
 
 SUBPROTOCOL = "alphalab"
+DEACTIVATED = 4001
 SERVER_ERROR = 4500
 
 # What a refusal closes with for clients that ask to be accepted first.
@@ -57,6 +59,9 @@ async def _end(socket: WebSocket, failure: Exception) -> None:
         return
     if isinstance(failure, SocketAbused):
         await socket.close(RATE_LIMITED, "too many messages")
+        return
+    if isinstance(failure, Deactivated):
+        await socket.close(DEACTIVATED, "the account was deactivated")
         return
     _logger.error("socket_failed", exc_info=failure)
     await socket.close(SERVER_ERROR, "something went wrong on our side")

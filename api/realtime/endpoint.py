@@ -51,7 +51,9 @@ async def watch_session(socket: WebSocket, session_id: str, session_type: str) -
             opening = Opening(watcher, services.relay.backlog, session)
             async with _seeing_the_market(services, watcher, session):
                 commands = Commands(socket, watcher.say, _actions(services, watcher))
-                await converse(socket, _talk(opening, watcher), commands.run())
+                await converse(
+                    socket, _talk(opening, watcher), commands.run(), watcher.until_cut_off()
+                )
     except TooManyWatchers:
         await refuse(socket, ApiError(429, "RATE_LIMITED", "Too many connections to this test."))
     except HTTPException as e:

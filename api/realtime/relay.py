@@ -15,12 +15,14 @@ from api.realtime.endings import end_tasks
 from api.realtime.frames import frames_of
 from api.realtime.opening import FINISHED
 from api.realtime.prices import PriceRelay
-from api.realtime.watcher import DEACTIVATED, NORMAL_CLOSURE, Watcher
+from api.realtime.watcher import NORMAL_CLOSURE, Watcher
 from events.types import Event
 
 WATCHERS_PER_SESSION = 10
 # Silence is compared with the session's row this often.
 LOOK_EVERY_S = 1.0
+# However much is heard: only the row tells that its owner was deactivated.
+COMPARE_EVERY_S = 2.0
 # How long a new client waits for the subscription before it is served from the database.
 SUBSCRIBE_PATIENCE_S = 1.0
 _RECONNECT_DELAYS_S = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -94,6 +96,7 @@ class Channel:
         self._backlog = backlog
         self._subscribed = asyncio.Event()
         self._heard_at = monotonic()
+        self._compared_at = monotonic()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -147,11 +150,13 @@ class Channel:
             for watcher in list(self.watchers):
                 if not watcher.tick(now):
                     self.watchers.discard(watcher)
-            if now - self._heard_at >= LOOK_EVERY_S:
+            is_silent = now - self._heard_at >= LOOK_EVERY_S
+            if is_silent or now - self._compared_at >= COMPARE_EVERY_S:
                 await self._compare()
 
     async def _compare(self) -> None:
         """Tell the watchers what the session's row knows and nobody heard."""
+        self._compared_at = monotonic()
         try:
             standing = await self._backlog.standing(self._user_id, self.session_id)
         except (SQLAlchemyError, OSError) as e:
@@ -159,7 +164,7 @@ class Channel:
             return
         for watcher in self.watchers:
             if standing is None or not standing.is_active:
-                watcher.close(DEACTIVATED, "the account was deactivated")
+                watcher.cut_off()
                 continue
             watcher.expect(standing.last_seq)
             if standing.status in FINISHED:

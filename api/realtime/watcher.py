@@ -31,9 +31,12 @@ QUEUE_LIMIT = 4_000
 _RETRY_DELAYS_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 NORMAL_CLOSURE = 1000
-DEACTIVATED = 4001
 
 _logger = structlog.get_logger(__name__)
+
+
+class Deactivated(Exception):
+    """The watcher's user was deactivated, and is shown nothing more."""
 
 
 class Watcher:
@@ -62,6 +65,7 @@ class Watcher:
         self._behind = True
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
+        self._cut = asyncio.Event()
         self._pulse = Pulse(socket, stall_limit_s)
         self._view: MarketView | None = None
 
@@ -105,6 +109,15 @@ class Watcher:
         self._closing = self._closing or (code, reason)
         self._wake.set()
 
+    def cut_off(self) -> None:
+        """End at once, whatever is still to be sent: the user was deactivated."""
+        self._cut.set()
+
+    async def until_cut_off(self) -> None:
+        """Raise Deactivated as soon as that is heard."""
+        await self._cut.wait()
+        raise Deactivated
+
     def tick(self, now: float) -> bool:
         """Send a heartbeat when it is due; return False when the client accepts nothing."""
         if self._pulse.is_lost(now):
@@ -116,7 +129,7 @@ class Watcher:
         return True
 
     async def run(self) -> None:
-        """Send live events until the session or the socket ends."""
+        """Send live events until the session or the socket ends. Raises Deactivated."""
         while True:
             self._wake.clear()
             await self._send_messages()
@@ -125,6 +138,7 @@ class Watcher:
             elif self._queue:
                 await self._send_queued()
             elif self._closing is not None:
+                await self._check_owner()
                 await self._socket.close(*self._closing)
                 return
             elif (seen := self._look()) is not None:
@@ -194,6 +208,16 @@ class Watcher:
     async def _send_messages(self) -> None:
         while self._messages:
             await self.send(self._messages.popleft())
+
+    async def _check_owner(self) -> None:
+        """Raise Deactivated for a user whose deactivation is what ended the test."""
+        try:
+            standing = await self._backlog.standing(self.user_id, self.session_id)
+        except (SQLAlchemyError, OSError) as e:
+            _logger.warning("session_not_compared", error=type(e).__name__)
+            return
+        if standing is None or not standing.is_active:
+            raise Deactivated
 
     def _look(self) -> Event | None:
         """What the market has to show now; one event, for a durable one may come meanwhile."""

@@ -55,7 +55,7 @@ async def list_agents(
     return AgentsAnswer(agents=[AgentOut.of(agent) for agent in agents], total=total)
 
 
-@router.post("", responses=documented(409, 422))
+@router.post("", responses=documented(404, 409, 422))
 async def create_agent(services: InjectedServices, user: CurrentUser, new: NewAgent) -> AgentAnswer:
     """Create an agent; without `api_key_id` it uses the user's default key."""
     checked_plan(new.indicators, new.custom_indicators)
@@ -261,5 +261,5 @@ def _name_taken(name: str) -> Conflict:
     return Conflict(f"You already have an agent called {name!r}.", code="NAME_TAKEN")
 
 
-def _key_unknown() -> Invalid:
-    return Invalid("You have no API key with this id.", ["body", "api_key_id"])
+def _key_unknown() -> NotFound:
+    return NotFound("api key")

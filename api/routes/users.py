@@ -8,6 +8,7 @@ from api.dependencies import (
     InjectedServices,
     check_active,
     profile_of,
+    with_email,
 )
 from api.errors import Conflict, NotFound
 from api.schemas.errors import documented
@@ -28,10 +29,14 @@ router = APIRouter(prefix="/api/users", tags=["users"], responses=documented(401
 
 @router.post("/sync")
 async def sync(services: InjectedServices, claims: Claims) -> SyncAnswer:
-    """Take over what the token's claims say of the user; a body is ignored."""
+    """Take over what the token's claims say of the user; a body is ignored.
+
+    An e-mail address that is still unknown is asked of Clerk, where `CLERK_SECRET_KEY` is set.
+    """
     async with services.database.as_system() as session:
         user, is_new = await SignInRepository(session).sync(claims.subject, profile_of(claims))
     check_active(user)
+    user = await with_email(services, claims, user)
     services.known_users.pop(claims.subject, None)
     message = "User created" if is_new else "User updated"
     return SyncAnswer(message=message, user=UserOut.model_validate(user))

@@ -19,6 +19,7 @@ from db.models.sessions import NewSession, SessionRecord, SessionStatus, Trading
 from db.models.steps import Step
 from db.models.trades import Trade, TradeRecord
 from db.models.users import User, UserRecord, UserSettings, UserSettingsRecord
+from db.models.webhooks import WebhookDelivery
 
 __all__ = [
     "ActivityLog",
@@ -58,4 +59,5 @@ __all__ = [
     "UserSettings",
     "UserSettingsRecord",
     "WatchCandle",
+    "WebhookDelivery",
 ]

@@ -12,6 +12,7 @@ from db.identifiers import new_id
 from db.models.columns import (
     AmountType,
     Base,
+    OptionalTimestamp,
     PercentType,
     StampedByDatabase,
     check,
@@ -42,6 +43,8 @@ class UserFields(Base):
     timezone: str = Field(default="UTC", sa_column_kwargs=default("'UTC'"))
     plan: str = Field(default="free", sa_column_kwargs=default("'free'"))
     is_active: bool = Field(default=True, sa_column_kwargs=default("true"))
+    # What the identity provider said of the user is as of then.
+    clerk_updated_at: OptionalTimestamp = None
 
 
 class User(UserFields, table=True):

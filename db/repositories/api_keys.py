@@ -82,14 +82,6 @@ class ApiKeyRepository:
         """Note what the provider said of the key: valid or invalid."""
         return await self._update(key_id, status=status, last_validated_at=validated_at)
 
-    async def replace_ciphertext(self, key_id: UUID, *, old: str, new: str) -> bool:
-        """Exchange a ciphertext for one under another encryption key; False when it changed."""
-        change = update(ApiKey).where(col(ApiKey.id) == key_id, col(ApiKey.encrypted_key) == old)
-        changed = await self._session.execute(
-            change.values(encrypted_key=new).returning(col(ApiKey.id))
-        )
-        return changed.one_or_none() is not None
-
     async def delete(self, key_id: UUID) -> Sequence[UUID] | None:
         """Delete a key; return the agents that are left without one, None when there is no key.
 
@@ -137,3 +129,24 @@ class ApiKeyRepository:
         await self._session.execute(
             select(col(User.id)).where(col(User.id) == user_id).with_for_update(key_share=True)
         )
+
+
+class CiphertextRepository:
+    """The ciphertexts of all users' keys; needs a transaction of the system."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def page(self, *, after: UUID, limit: int) -> list[tuple[UUID, str]]:
+        """Return keys with a greater id than `after`, in order, each with its ciphertext."""
+        query = select(col(ApiKey.id), col(ApiKey.encrypted_key)).where(col(ApiKey.id) > after)
+        rows = await self._session.execute(query.order_by(col(ApiKey.id)).limit(limit))
+        return [(row.id, row.encrypted_key) for row in rows]
+
+    async def replace(self, key_id: UUID, *, old: str, new: str) -> bool:
+        """Exchange a ciphertext; False when it is not that any more, or the key is gone."""
+        change = update(ApiKey).where(col(ApiKey.id) == key_id, col(ApiKey.encrypted_key) == old)
+        changed = await self._session.execute(
+            change.values(encrypted_key=new).returning(col(ApiKey.id))
+        )
+        return changed.one_or_none() is not None

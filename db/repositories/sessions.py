@@ -26,7 +26,7 @@ _STARTED = ("initializing", "running", "paused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleSession:
-    """A session that should have a workflow and has not moved for a while."""
+    """A session that should have a workflow, or should have none any more."""
 
     id: UUID
     user_id: UUID
@@ -114,15 +114,21 @@ class ReconcileRepository:
 
     async def stale(self, unchanged_for: timedelta) -> list[StaleSession]:
         """Return started sessions whose row has not changed for that long, the oldest first."""
-        columns = [getattr(TradingSession, name) for name in StaleSession.__slots__]
-        rows = await self._session.execute(
-            select(*columns)
-            .where(
-                col(TradingSession.status).in_(_STARTED),
-                col(TradingSession.updated_at) < func.clock_timestamp() - unchanged_for,
-            )
-            .order_by(col(TradingSession.updated_at))
+        return await self._started(
+            col(TradingSession.updated_at) < func.clock_timestamp() - unchanged_for,
         )
+
+    async def of_the_deactivated(self, user_id: UUID | None = None) -> list[StaleSession]:
+        """Return the started sessions of users who were deactivated: of all, or of this one."""
+        return await self._started(
+            col(TradingSession.user_id).in_(select(col(User.id)).where(~col(User.is_active))),
+            *([] if user_id is None else [col(TradingSession.user_id) == user_id]),
+        )
+
+    async def _started(self, *conditions: ColumnElement[bool]) -> list[StaleSession]:
+        columns = [getattr(TradingSession, name) for name in StaleSession.__slots__]
+        query = select(*columns).where(col(TradingSession.status).in_(_STARTED), *conditions)
+        rows = await self._session.execute(query.order_by(col(TradingSession.updated_at)))
         return [StaleSession(**row) for row in rows.mappings()]
 
 

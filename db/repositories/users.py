@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from db.identifiers import new_id
 from db.models import User, UserRecord, UserSettings, UserSettingsRecord
 
 _CONTESTED = ("email", "username")
+# Users cannot change these here, so what the provider no longer has is forgotten.
+_PROVIDERS_OWN = ("email", "image_url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +58,54 @@ class SignInRepository:
         An email address or username that somebody else holds is left null: that must not keep
         anyone from signing in.
         """
+        created = await self._insert(clerk_id)
+        user = await self._locked(clerk_id)
+        await self._store_all(user, _news(user, profile))
+        return _user(user), created
+
+    async def follow(self, clerk_id: str, profile: Profile, told_at: datetime | None) -> UserRecord:
+        """Store what the identity provider says of the user as of `told_at`; return the user.
+
+        What is older than what was said before changes nothing, nor does what is said of a user
+        who was deactivated. What has no time counts only where nothing came that has one.
+        """
+        await self._insert(clerk_id)
+        user = await self._locked(clerk_id)
+        if user.is_active and _is_newer(told_at, user.clerk_updated_at):
+            forgotten = {
+                name: None
+                for name in _PROVIDERS_OWN
+                if getattr(profile, name) is None and getattr(user, name) is not None
+            }
+            times = {} if told_at is None else {"clerk_updated_at": told_at}
+            await self._store_all(user, {**_news(user, profile), **forgotten, **times})
+        return _user(user)
+
+    async def deactivate(self, clerk_id: str) -> UserRecord:
+        """Shut the user out for good; one who was never seen is remembered as shut out."""
+        await self._insert(clerk_id)
+        user = await self._locked(clerk_id)
+        await self._store_all(user, {"is_active": False})
+        return _user(user)
+
+    async def _insert(self, clerk_id: str) -> bool:
+        """Make sure that there is such a user; return whether this call created it."""
         created = await self._session.scalar(
             insert(User)
             .values(id=new_id(), clerk_id=clerk_id)
             .on_conflict_do_nothing(index_elements=["clerk_id"])
             .returning(col(User.id))
         )
-        user = await self._locked(clerk_id)
-        for group in _groups(_news(user, profile)):
-            await self._store(user, group)
-        await self._session.refresh(user)
-        return _user(user), created is not None
+        return created is not None
 
     async def _locked(self, clerk_id: str) -> User:
         query = select(User).where(col(User.clerk_id) == clerk_id).with_for_update()
         return (await self._session.scalars(query)).one()
+
+    async def _store_all(self, user: User, values: dict[str, Any]) -> None:
+        for group in _groups(values):
+            await self._store(user, group)
+        await self._session.refresh(user)
 
     async def _store(self, user: User, values: dict[str, Any]) -> None:
         change = update(User).where(col(User.id) == user.id)
@@ -149,6 +185,10 @@ def _news(user: User, profile: Profile) -> dict[str, Any]:
         for name, value in given.items()
         if value is not None and value != getattr(user, name)
     }
+
+
+def _is_newer(told_at: datetime | None, known: datetime | None) -> bool:
+    return known is None or (told_at is not None and told_at >= known)
 
 
 def _groups(values: dict[str, Any]) -> list[dict[str, Any]]:

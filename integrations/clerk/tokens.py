@@ -211,7 +211,7 @@ def _read_key(entry: Any) -> RSAPublicKey | None:
 
 
 def _read_claims(claims: Mapping[str, Any]) -> TokenClaims:
-    if not _is_storable(claims["sub"]):
+    if not is_storable(claims["sub"]):
         raise TokenRefused("The token has no usable 'sub' claim.")
     return TokenClaims(
         subject=claims["sub"],
@@ -226,11 +226,11 @@ def _read_claims(claims: Mapping[str, Any]) -> TokenClaims:
 def _text(claims: Mapping[str, Any], *names: str) -> str | None:
     for name in names:
         value = claims.get(name)
-        if isinstance(value, str) and _is_storable(value):
+        if isinstance(value, str) and is_storable(value):
             return value
     return None
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Neither PostgreSQL nor UTF-8 holds the null character and lone surrogates."""
     return bool(text) and not _UNSTORABLE.search(text)

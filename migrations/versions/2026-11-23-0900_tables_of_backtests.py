@@ -22,6 +22,7 @@ CREATE TABLE users (
     timezone VARCHAR DEFAULT 'UTC' NOT NULL,
     plan VARCHAR DEFAULT 'free' NOT NULL,
     is_active BOOLEAN DEFAULT true NOT NULL,
+    clerk_updated_at TIMESTAMP WITH TIME ZONE,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_users PRIMARY KEY (id),
@@ -170,6 +171,13 @@ CREATE TABLE candles (
     CONSTRAINT fk_candles_data_set_id FOREIGN KEY(data_set_id) REFERENCES data_sets (id)
         ON DELETE CASCADE
 );
+
+CREATE TABLE webhook_deliveries (
+    svix_id VARCHAR NOT NULL,
+    received_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT pk_webhook_deliveries PRIMARY KEY (svix_id)
+);
+CREATE INDEX ix_webhook_deliveries_received_at ON webhook_deliveries (received_at);
 
 CREATE TABLE watch_candles (
     source VARCHAR NOT NULL,
@@ -638,6 +646,7 @@ def _users_security() -> list[str]:
         *protect("idempotency_keys", reads=own()),
         *protect("notifications", reads=own(), references=NOTICE_REFERENCES),
         *protect("activity_log", reads=own(), references=ACTIVITY_REFERENCES),
+        *reserve("webhook_deliveries"),
     ]
 
 

@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from local.issuer import Issuer, create_key
 from local.simulators.app import OPENROUTER_PATH, create_app
 from settings import ApiSettings
+from tests.api.clerk import WEBHOOK_SECRET
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, api_settings, opened_world
 from tests.loopback import serve_app
@@ -50,6 +51,7 @@ def settings(
         temporal_address=temporal_address,
         temporal_task_queue=f"api-{uuid4().hex}",
         encryption_key=Fernet.generate_key().decode(),
+        clerk_webhook_secret=WEBHOOK_SECRET,
         clerk_jwks_url=f"{simulators_url}/.well-known/jwks.json",
         openrouter_base_url=f"{simulators_url}{OPENROUTER_PATH}",
         rate_limit_per_minute=UNLIMITED,

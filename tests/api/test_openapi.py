@@ -30,4 +30,4 @@ def test_everything_but_health_and_models_needs_a_token() -> None:
         if not operation.get("security")
     }
 
-    assert open_to_all == {"/api/health", "/api/ready", "/api/models"}
+    assert open_to_all == {"/api/health", "/api/ready", "/api/models", "/api/webhooks/clerk"}

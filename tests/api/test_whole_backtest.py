@@ -2,21 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
-import httpx
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from integrations.openrouter.client import OpenRouterClient
 from local.issuer import Issuer
 from settings import ApiSettings
 from tests.api.sockets import Address, serving
-from tests.api.world import Person, World, created, error_of, opened_world, upload
-from worker import FernetKeyRing, build_activities, build_workers
+from tests.api.world import Person, World, created, error_of, staffed_world, upload
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +18,7 @@ async def staffed(
     settings: ApiSettings, issuer: Issuer, simulators_url: str, temporal_client: TemporalClient
 ) -> AsyncIterator[World]:
     """A world with a worker."""
-    own = settings.model_copy(update={"temporal_task_queue": f"staffed-{uuid4().hex}"})
-    async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(opened_world(own, issuer, simulators_url))
-        http = await stack.enter_async_context(httpx.AsyncClient())
-        activities = build_activities(
-            world.services.database,
-            world.services.redis,
-            OpenRouterClient(http, own.openrouter_base_url),
-            FernetKeyRing(own.encryption_keys),
-        )
-        workers = build_workers(
-            temporal_client, own.temporal_task_queue, activities, grace=timedelta(seconds=1)
-        )
-        for worker in workers:
-            await stack.enter_async_context(worker)
+    async with staffed_world(settings, issuer, simulators_url, temporal_client) as world:
         yield world
 
 

@@ -1,7 +1,7 @@
 """The API over real servers, and people who use it."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,15 +9,18 @@ from uuid import UUID, uuid4
 
 import httpx
 from fastapi import FastAPI
+from temporalio.client import Client
 
 from api.app import create_app
 from api.dependencies import Services
+from integrations.openrouter.client import OpenRouterClient
 from local.issuer import Issuer
 from server import services
 from settings import ApiSettings, load
 from tests.db.accounts import Account
 from tests.laboratory import walk
 from trading.candles import CandleSeries, Timeframe
+from worker import FernetKeyRing, build_activities, build_workers
 
 PROMPT = "Go long when momentum turns up and leave when it fades. Keep losses small, always."
 
@@ -113,6 +116,28 @@ async def opened_world(
             yield World(app=create_app(made), services=made, issuer=issuer, issuer_url=issuer_url)
         finally:
             await made.relay.close()
+
+
+@asynccontextmanager
+async def staffed_world(
+    settings: ApiSettings, issuer: Issuer, issuer_url: str, temporal: Client
+) -> AsyncIterator[World]:
+    """A world with workers of its own."""
+    own = settings.model_copy(update={"temporal_task_queue": f"staffed-{uuid4().hex}"})
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(opened_world(own, issuer, issuer_url))
+        http = await stack.enter_async_context(httpx.AsyncClient())
+        activities = build_activities(
+            world.services.database,
+            world.services.redis,
+            OpenRouterClient(http, own.openrouter_base_url),
+            FernetKeyRing(own.encryption_keys),
+        )
+        for worker in build_workers(
+            temporal, own.temporal_task_queue, activities, grace=timedelta(seconds=1)
+        ):
+            await stack.enter_async_context(worker)
+        yield world
 
 
 def a_backtest(agent_id: str, **changes: Any) -> dict[str, Any]:

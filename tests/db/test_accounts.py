@@ -2,14 +2,14 @@
 
 import asyncio
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from db.engine import Database
 from db.errors import UsernameTaken
 from db.models import ApiKeyRecord
-from db.repositories.api_keys import ApiKeyRepository
+from db.repositories.api_keys import ApiKeyRepository, CiphertextRepository
 from db.repositories.users import Profile, SignInRepository, UserRepository
 from tests.db.accounts import Account
 
@@ -176,9 +176,12 @@ async def test_a_key_keeps_its_status_and_is_exchanged_only_as_it_was_read(accou
         checked = await repository.set_status(key.id, "valid", validated_at=now)
         assert checked is not None
         assert (checked.status, checked.last_validated_at) == ("valid", now)
-        assert not await repository.replace_ciphertext(key.id, old="other", new="newer")
-        assert await repository.replace_ciphertext(key.id, old="cipher", new="newer")
-        assert await repository.encrypted(key.id) == "newer"
+    async with account.database.as_system() as session:
+        ciphertexts = CiphertextRepository(session)
+        assert not await ciphertexts.replace(key.id, old="other", new="newer")
+        assert await ciphertexts.replace(key.id, old="cipher", new="newer")
+        assert not await ciphertexts.replace(key.id, old="cipher", new="newest")
+        assert (key.id, "newer") in await ciphertexts.page(after=UUID(int=key.id.int - 1), limit=1)
 
 
 async def test_the_key_of_another_does_not_exist(account: Account, stranger: Account):

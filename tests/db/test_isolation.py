@@ -24,7 +24,7 @@ from db.engine import Database
 # Holds a revision and no data of anybody.
 UNPROTECTED = {"alembic_version"}
 # The system's alone: no other role has any right.
-RESERVED = {"watch_candles"}
+RESERVED = {"watch_candles", "webhook_deliveries"}
 VALUES_BY_TYPE: Mapping[str, Any] = {
     "bool": False,
     "bytea": b"x",
@@ -394,7 +394,12 @@ async def test_the_user_does_not_leak_between_pooled_transactions(
 async def test_a_user_may_not_change_what_the_system_decides(
     catalogue: Catalogue, one_connection: Database
 ):
-    for assignment in ("plan = 'enterprise'", "is_active = true", "clerk_id = 'me'"):
+    for assignment in (
+        "plan = 'enterprise'",
+        "is_active = true",
+        "clerk_id = 'me'",
+        "clerk_updated_at = now()",
+    ):
         code = await refusal(one_connection, user_of(catalogue.b), f"UPDATE users SET {assignment}")
         assert code == INSUFFICIENT_PRIVILEGE, assignment
 

@@ -268,6 +268,9 @@ async def test_a_session_that_cannot_be_started_keeps_no_other_waiting(apart: La
                 raise TemporalUnreachable("a test")
             await apart.temporal.start_again(session)
 
+        async def stop_for_good(self, session: StaleSession) -> None:
+            raise AssertionError
+
     assert await Reconciler(apart.database, Picky()).run_once(unchanged_for=AT_ONCE) == 1
     assert await apart.temporal.is_running(other)
 
@@ -283,6 +286,9 @@ async def test_one_process_reconciles_at_a_time(apart: Laboratory):
             return True
 
         async def start_again(self, session: StaleSession) -> None:
+            raise AssertionError
+
+        async def stop_for_good(self, session: StaleSession) -> None:
             raise AssertionError
 
     first = asyncio.create_task(Reconciler(apart.database, Slow()).run_once(unchanged_for=AT_ONCE))
@@ -303,6 +309,9 @@ async def test_reconciliation_goes_on_after_failures(apart: Laboratory, empty_po
         async def start_again(self, session: StaleSession) -> None:
             raise AssertionError
 
+        async def stop_for_good(self, session: StaleSession) -> None:
+            raise AssertionError
+
     await apart.add_session(FLIP)
     with psycopg.connect(empty_postgres_url) as superuser:
         superuser.execute("SET session_replication_role = replica")  # no trigger touches the row
@@ -314,3 +323,89 @@ async def test_reconciliation_goes_on_after_failures(apart: Laboratory, empty_po
     looking.cancel()
     await asyncio.wait([looking])
     assert looking.cancelled()
+
+
+async def deactivate(laboratory: Laboratory) -> None:
+    async with laboratory.database.as_system() as session:
+        await session.execute(
+            text("UPDATE users SET is_active = false WHERE id = :id"), {"id": laboratory.user_id}
+        )
+
+
+async def test_the_tests_of_a_user_who_was_deactivated_are_stopped(apart: Laboratory):
+    """Whatever state they are in, and whether or not Temporal has heard of them."""
+    slow = Plan(candles=14, model="simulated/flip", speed="slow")
+    reconciler = Reconciler(apart.database, apart.temporal)
+    running, paused = await apart.started(slow), await apart.started(slow)
+    never_started, lost = await apart.add_session(FLIP), await apart.started(slow)
+    sessions = [running, paused, never_started, lost]
+    async with apart.worker():
+        for each in (running, paused, lost):
+            await apart.stepped(each, 1)
+        await apart.temporal.signal_pause(paused, "a-pause")
+        await apart.paused(paused)
+        await apart.client.get_workflow_handle(workflow_id(lost)).terminate("a test")
+        await reconciler.run_once()
+        assert {(await apart.session_row(each))["status"] for each in sessions} <= {
+            "initializing",
+            "running",
+            "paused",
+        }
+
+        await deactivate(apart)
+        for _ in range(2):  # what was told twice is stopped once
+            await reconciler.run_once()
+        for each in sessions:
+            await apart.ended(each)
+
+    rows = [await apart.session_row(each) for each in sessions]
+    assert [row["status"] for row in rows] == ["stopped"] * 4
+    assert [row["stop_close_position"] for row in rows] == [True] * 4
+    assert (await apart.result(never_started))["total_trades"] == 0
+    assert await reconciler.run_once(unchanged_for=AT_ONCE) == 0
+
+
+async def test_a_deactivation_waits_for_a_temporal_that_is_away(
+    apart: Laboratory, temporal_address: str, monkeypatch: pytest.MonkeyPatch
+):
+    slow = Plan(candles=14, model="simulated/flip", speed="slow")
+    async with apart.worker():
+        session_id = await apart.started(slow)
+        await apart.stepped(session_id, 1)
+        await deactivate(apart)
+        async with cut_off(temporal_address) as client:
+            monkeypatch.setattr(runtime, "CALL_TIMEOUT", timedelta(seconds=0.3))
+            await Reconciler(apart.database, Temporal(client, apart.task_queue)).run_once()
+            monkeypatch.undo()
+        assert (await apart.session_row(session_id))["status"] == "running"
+
+        await Reconciler(apart.database, apart.temporal).run_once()
+        await apart.ended(session_id)
+
+    assert (await apart.session_row(session_id))["status"] == "stopped"
+
+
+async def test_a_test_that_ended_by_itself_is_not_started_again_to_be_stopped(apart: Laboratory):
+    async with apart.worker():
+        session_id = await apart.run(Plan(candles=1, model="simulated/hold"))
+        before = await apart.session_row(session_id)
+        await deactivate(apart)
+
+        await Reconciler(apart.database, apart.temporal).run_once()
+        # As if it had ended between the look at its row and the call.
+        await apart.temporal.stop_for_good(
+            StaleSession(
+                id=session_id,
+                user_id=apart.user_id,
+                type="backtest",
+                status="running",
+                agent_name="agent",
+                asset="BTC/USDT",
+                timeframe="1h",
+                mode="omni",
+                data_set_id=before["data_set_id"],
+            )
+        )
+        await apart.ended(session_id)
+
+    assert await apart.session_row(session_id) == before

@@ -4,21 +4,19 @@ import json
 import logging
 import random
 import traceback
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 import structlog
-from redis.asyncio import Redis
 from temporalio.common import RetryPolicy
 
 from activities.failures import PERMANENT_FAILURES
 from tests.activities.listening import listening
 from tests.laboratory import Laboratory, Plan
+from tests.stored import everything_in, everything_stored
 from tests.workflows.histories import payloads_of
 from workflows import policies
 from workflows.runtime import workflow_id
@@ -91,27 +89,6 @@ async def test_a_key_is_nowhere_in_plain_text(
     }
     assert all(places.values())
     assert [place for place, text in places.items() if secret in text] == []
-
-
-async def everything_in(redis: Redis) -> str:
-    """Every key of Redis with its value."""
-    found: list[object] = []
-    async for key in redis.scan_iter():
-        kind: Any = await redis.type(key)
-        read: Any = {b"stream": redis.xrange, b"string": redis.get, b"hash": redis.hgetall}[kind]
-        found.append((key, await read(key)))
-    return str(found)
-
-
-def everything_stored(postgres_url: str) -> str:
-    """Every row of every table, with the prompts unpacked."""
-    tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-    prompts = "SELECT prompt_text FROM decisions WHERE prompt_text IS NOT NULL"
-    with psycopg.connect(postgres_url) as superuser:
-        names = [name for (name,) in superuser.execute(tables)]
-        rows = [superuser.execute(f"SELECT t::text FROM {name} t").fetchall() for name in names]
-        unpacked = [zlib.decompress(packed) for (packed,) in superuser.execute(prompts)]
-    return f"{rows}{unpacked}"
 
 
 def as_text(record: Mapping[str, Any]) -> str:
