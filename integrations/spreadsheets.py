@@ -7,8 +7,8 @@ from typing import Final
 
 import orjson
 
-# Spreadsheets run what begins with one of these, some of them after a tab or a carriage return.
-_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r")
+# Spreadsheets run what begins with one of these, some of them after a tab or a line break.
+_FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

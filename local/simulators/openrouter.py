@@ -371,6 +371,7 @@ def _model(name: str, description: str) -> dict[str, Any]:
         "name": f"Simulated: {name.replace('-', ' ').capitalize()}",
         "description": f"Rule-based, not a language model. {description}",
         "context_length": _CONTEXT_LENGTH,
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
         "pricing": {"prompt": f"{PROMPT_PRICE:.8f}", "completion": f"{COMPLETION_PRICE:.8f}"},
         "supported_parameters": sorted({"max_tokens", "temperature", *formats}),
     }

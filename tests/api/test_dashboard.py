@@ -1,5 +1,6 @@
 """What a user sees first: figures, what happened last, and the next step."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,15 @@ from sqlalchemy import text
 
 from db.models import NewActivity
 from db.repositories.inbox import InboxRepository
-from tests.api.world import Person, World, account_of, error_of
+from tests.api.world import (
+    Person,
+    World,
+    a_backtest,
+    account_of,
+    created,
+    error_of,
+    upload,
+)
 from tests.db.accounts import a_result, add_test
 
 NOTHING = {
@@ -128,6 +137,28 @@ async def test_a_change_that_is_refused_is_not_told(ada: Person) -> None:
     error_of(await ada.put(f"/api/agents/{beta['id']}", {"name": "Alpha"}), 409, "NAME_TAKEN")
 
     assert [line["type"] for line in await activity(ada)] == ["agent_created"] * 2
+
+
+async def test_two_deletions_at_once_are_told_as_one(ada: Person) -> None:
+    path = f"/api/agents/{(await ada.add_agent())['id']}"
+
+    answers = await asyncio.gather(*(ada.delete(path) for _ in range(3)))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 404, 404]
+    assert [line["type"] for line in await activity(ada)] == ["agent_deleted", "agent_created"]
+
+
+async def test_a_start_that_is_sent_again_is_told_once(ada: Person) -> None:
+    await ada.add_key()
+    await upload(ada)
+    body = a_backtest((await ada.add_agent())["id"])
+    url, key = "/api/arena/backtest/start", {"Idempotency-Key": "a-click"}
+
+    answers = [await ada.http.post(url, json=body, headers=key) for _ in range(2)]
+
+    session_id = created(answers[1])["session"]["id"]
+    told = [(line["type"], line["session_id"]) for line in await activity(ada)]
+    assert told == [("test_started", session_id), ("agent_created", None)]
 
 
 async def test_tests_are_told_from_their_start_to_their_end(

@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 from temporalio.client import Client as TemporalClient
 
 from api.result_files import ROWS_PER_PAGE
@@ -20,6 +21,7 @@ from tests.api.sockets import Address
 from tests.api.world import Person, World, account_of, error_of
 from tests.db.accounts import Account, a_decision, a_trade, add_test, store
 from tests.laboratory import Laboratory, Plan
+from tests.loopback import eventually
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 EVIL = "=HYPERLINK(\"http://evil.example\"; 'win')"
@@ -305,6 +307,35 @@ async def test_a_long_file_is_never_in_memory_as_a_whole(
         size, growth = await download(query)
         assert size > 50 * megabyte
         assert growth < 20 * megabyte
+
+
+async def test_a_download_that_is_broken_off_is_no_failure(
+    ada: Person,
+    account: Account,
+    tested: SessionRecord,
+    address: Address,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with account.database.for_user(account.id) as session:
+        await session.execute(MANY_DECISIONS, {"id": tested.id, "count": 3_000})
+    url = f"http://127.0.0.1:{address.port}{path_of(tested.id, '/export')}"
+    headers = {"Authorization": f"Bearer {ada.token}"}
+
+    async def is_over() -> bool:
+        return not address.server.server_state.tasks
+
+    with capture_logs() as logged:
+        for query in ("format=json", "format=csv", "format=csv&include=reasoning"):
+            async with (
+                httpx.AsyncClient(headers=headers) as http,
+                http.stream("GET", f"{url}?{query}") as answer,
+            ):
+                await anext(answer.aiter_raw())
+            await eventually(is_over)
+
+    assert [each["event"] for each in logged] == ["request"] * 3
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == []
+    assert (await ada.get(path_of(tested.id))).status_code == 200
 
 
 def rows_of(content: bytes) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ import pytest
 from integrations.spreadsheets import csv_text
 
 
-@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_a_text_that_would_run_is_only_shown(sign: str):
     assert read(csv_text([[f"{sign}1+1", "safe"]])) == [[f"'{sign}1+1", "safe"]]
 
