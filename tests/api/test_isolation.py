@@ -71,6 +71,8 @@ QUERIES: Mapping[str, dict[str, str]] = {
     "get_indicators": {"asset": ASSET, "timeframe": "1h", "indicators": "rsi_14"},
 }
 
+# How the document says that an operation asks for a user.
+SIGNED_IN: Mapping[str, list[str]] = {"HTTPBearer": []}
 REFUSED = {401, 403, 404}
 NOTHING = "00000000-0000-7000-8000-000000000000"
 
@@ -112,7 +114,7 @@ def operations() -> Iterator[Operation]:
     """All operations that ask who is there."""
     for path, methods in document()["paths"].items():
         for method, operation in methods.items():
-            if operation.get("security"):
+            if SIGNED_IN in operation.get("security", []):
                 yield Operation(
                     method=method,
                     path=path,
