@@ -18,6 +18,7 @@ from api.app import create_app
 from api.backtests import Backtests
 from api.config import ApiConfig
 from api.controls import Controls
+from api.cost_estimates import CostEstimates
 from api.dependencies import Services
 from api.forward_tests import ForwardTests
 from api.late_connection import connecting_late
@@ -85,15 +86,16 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
         temporal = await _temporal(settings)
         frames = MarketFrames(database, cache_bytes=FRAME_CACHE_BYTES)
         config = api_config(settings)
+        openrouter = OpenRouterClient(
+            http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
+        )
         yield Services(
             config=config,
             database=database,
             redis=redis,
             temporal=temporal,
             tokens=_verifier(settings, http),
-            openrouter=OpenRouterClient(
-                http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
-            ),
+            openrouter=openrouter,
             cipher=MultiFernet([Fernet(key) for key in settings.encryption_keys]),
             frames=frames,
             relay=Relay(
@@ -101,7 +103,13 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
                 PriceRelay(PriceBoard(redis, subscriptions), temporal, config.market_source),
             ),
             controls=Controls(database, temporal),
-            backtests=Backtests(config=config, database=database, frames=frames, temporal=temporal),
+            backtests=Backtests(
+                config=config,
+                database=database,
+                frames=frames,
+                temporal=temporal,
+                costs=CostEstimates(database, openrouter),
+            ),
             forward_tests=ForwardTests(config=config, database=database, temporal=temporal),
         )
 

@@ -37,7 +37,13 @@ from activities.questions import (
     summary,
 )
 from activities.step_rows import STATE, plain_events
-from agents.prompts import MAX_REASONING_SHOWN, Message, build_messages, prompt_hash
+from agents.prompts import (
+    DECISIONS_SHOWN,
+    MAX_REASONING_SHOWN,
+    Message,
+    build_messages,
+    prompt_hash,
+)
 from agents.replies import (
     DECISION_SCHEMA,
     InvalidReply,
@@ -66,7 +72,6 @@ from trading.decisions import Action, Decision
 from trading.orders import PendingOrder
 from trading.simulation import decide, overtaken
 
-DECISIONS_SHOWN = 5
 # A second call after a reply that cannot be used, and no third: then the agent holds.
 CALLS_PER_DECISION = 2
 TEMPERATURE = 0.3

@@ -11,7 +11,13 @@ from temporalio import activity
 
 from activities.contexts import SessionContext
 from activities.step_rows import STATE, clamped_percent
-from agents.prompts import MarketView, Message, PastDecision
+from agents.prompts import (
+    CANDLES_SHOWN,
+    INDICATOR_VALUES_SHOWN,
+    MarketView,
+    Message,
+    PastDecision,
+)
 from agents.replies import storable
 from db.market_frames import MarketFrame
 from db.repositories.stepping import (
@@ -32,9 +38,6 @@ from events.shapes import DecisionFacts
 from integrations.openrouter.schemas import ChatReply
 from trading.decisions import Decision
 from trading.simulation import SimulationState, Verdict
-
-CANDLES_SHOWN = 30
-INDICATOR_VALUES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +99,6 @@ def market_view(
     past: Sequence[PastDecisionRow],
 ) -> MarketView:
     index, settings = state.next_candle - 1, context.settings
-    earlier = range(max(0, index - INDICATOR_VALUES_SHOWN + 1), index)
-    values = [frame.values(each) for each in earlier]
     return MarketView(
         asset=None if settings.blind else settings.asset,
         timeframe=context.frame_key.timeframe,
@@ -106,7 +107,7 @@ def market_view(
         candle_index=index,
         candles=frame.window(index + 1, CANDLES_SHOWN),
         indicators=frame.values(index),
-        indicator_history={name: [each[name] for each in values] for name in frame.indicators},
+        indicator_history=frame.values_before(index, INDICATOR_VALUES_SHOWN - 1),
         position=state.position,
         equity=state.equity,
         drawdown=state.drawdown,

@@ -28,6 +28,9 @@ from trading.rules import FillTiming, Mode, Rules
 
 Message = dict[str, str]
 
+CANDLES_SHOWN = 30
+INDICATOR_VALUES_SHOWN = 5
+DECISIONS_SHOWN = 5
 MAX_REASONING_SHOWN = 160
 _OUR_TAGS = re.compile(
     r"<(?=\s*/?\s*(?:strategy|market|candles|indicators|account|decisions)\b)", re.IGNORECASE

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from api.config import ApiConfig
+from api.cost_estimates import CostEstimates
 from api.data_sets import (
     FIXED_PRESETS,
     TimeRange,
@@ -38,7 +39,7 @@ from db.models.users import UserRecord, UserSettingsRecord
 from db.repositories.agents import AgentRepository
 from db.repositories.data_sets import DataSetRepository
 from db.repositories.idempotency import IdempotencyClaim, IdempotencyRepository
-from db.repositories.running_sessions import RunningSessionRepository
+from db.repositories.running_sessions import RunningSessionRepository, SessionSettings
 from db.repositories.sessions import SessionRepository
 from db.repositories.users import UserRepository
 from db.session_windows import NeverReady, NoCandles, SessionWindow, session_window
@@ -68,22 +69,30 @@ class Basis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A session that was stored, and the candles it runs on, if they are there already."""
+    """A session that was stored; its candles and likely cost, if the candles are there already."""
 
     session: SessionRecord
     frame: MarketFrame | None
+    estimated_cost_usd: float | None = None
 
 
 class Backtests:
     """Starts backtests."""
 
     def __init__(
-        self, *, config: ApiConfig, database: Database, frames: MarketFrames, temporal: Temporal
+        self,
+        *,
+        config: ApiConfig,
+        database: Database,
+        frames: MarketFrames,
+        temporal: Temporal,
+        costs: CostEstimates,
     ) -> None:
         self._config = config
         self._database = database
         self._frames = frames
         self._temporal = temporal
+        self._costs = costs
 
     async def start(
         self, user: UserRecord, wanted: StartBacktest, *, key: str | None = None
@@ -128,11 +137,18 @@ class Backtests:
             if stored is None:
                 raise NotFound("session")
             if settings is not None:
-                key = FrameKey.of_session(settings)
-                return Started(session=stored, frame=await self._frames.get(user_id, key))
+                return await self._started(stored, settings)
             if stored.status != "initializing" or time.monotonic() > until:
                 return Started(session=stored, frame=None)
             await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _started(self, stored: SessionRecord, settings: SessionSettings) -> Started:
+        frame = await self._frames.get(stored.user_id, FrameKey.of_session(settings))
+        return Started(
+            session=stored,
+            frame=frame,
+            estimated_cost_usd=await self._costs.of_backtest(stored.id, settings, frame),
+        )
 
     async def _new(self, user: UserRecord, wanted: StartBacktest) -> NewSession:
         timeframe = Timeframe.parse(wanted.timeframe)

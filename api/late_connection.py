@@ -11,11 +11,13 @@ from typing import Any
 
 from temporalio.client import (
     Client,
+    DescribeWorkflowInput,
     Interceptor,
     OutboundInterceptor,
     QueryWorkflowInput,
     SignalWorkflowInput,
     StartWorkflowInput,
+    WorkflowExecutionDescription,
     WorkflowHandle,
 )
 from temporalio.service import RPCError, RPCStatusCode
@@ -56,6 +58,12 @@ class _Outbound(OutboundInterceptor):
         with _unreachable():
             async with asyncio.timeout(PATIENCE_S):
                 return await super().query_workflow(input)
+
+    @override
+    async def describe_workflow(self, input: DescribeWorkflowInput) -> WorkflowExecutionDescription:
+        with _unreachable():
+            async with asyncio.timeout(PATIENCE_S):
+                return await super().describe_workflow(input)
 
 
 @contextmanager

@@ -117,6 +117,11 @@ def _limit(percent: float) -> float | None:
     return percent / _PERCENT or None
 
 
+def read_rules(stored: dict[str, Any]) -> Rules:
+    """The rules that a session's row keeps."""
+    return _RULES.validate_python(stored)
+
+
 def stored_rules(rules: Rules) -> dict[str, Any]:
     """The rules as a session's row keeps them."""
     stored: dict[str, Any] = _RULES.dump_python(rules, mode="json")

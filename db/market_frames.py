@@ -78,6 +78,11 @@ class MarketFrame:
         values = {name: float(column[index]) for name, column in self.indicators.items()}
         return {name: None if value != value else value for name, value in values.items()}  # noqa: PLR0124
 
+    def values_before(self, index: int, length: int) -> dict[str, list[float | None]]:
+        """Every indicator at up to `length` candles before a candle, oldest first."""
+        values = [self.values(each) for each in range(max(0, index - length), index)]
+        return {name: [each[name] for each in values] for name in self.indicators}
+
     def window(self, stop: int, length: int) -> list[Candle]:
         """Up to `length` candles that end with the one before `stop`."""
         return [self.candles.candle(i) for i in range(max(0, stop - length), stop)]

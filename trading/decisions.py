@@ -98,3 +98,7 @@ class Cadence:
         """The first decision candle at or after this one."""
         ahead = max(candle_index, self.first) - self.first
         return self.first + -(-ahead // self.interval) * self.interval
+
+    def count(self, total_candles: int) -> int:
+        """How many of so many candles are decision candles."""
+        return max(0, -(-(total_candles - self.first) // self.interval))

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.dependencies import CurrentUser, InjectedServices, Services
 from api.errors import Conflict, Invalid, NotFound
 from api.indicators import checked_plan
+from api.schemas.agent_stats import AgentStatsAnswer, AgentStatsOut
 from api.schemas.agents import (
     AgentAnswer,
     AgentDetail,
@@ -27,6 +28,7 @@ from api.schemas.errors import documented
 from db.errors import AgentBusy, ApiKeyUnknown, NameTaken
 from db.models.agents import AgentRecord
 from db.models.inbox import NewActivity
+from db.repositories.agent_stats import AgentStatsRepository
 from db.repositories.agents import (
     AgentChanges,
     AgentContent,
@@ -162,6 +164,19 @@ async def restore_agent(
     return AgentAnswer(agent=AgentOut.of(agent), message="Agent restored")
 
 
+@router.get("/{agent_id}/stats", responses=documented(404, 422))
+async def get_agent_stats(
+    services: InjectedServices, user: CurrentUser, agent_id: UUID
+) -> AgentStatsAnswer:
+    """What its finished tests came to, under all of its versions."""
+    async with services.database.for_user(user.id) as session:
+        _existing(await AgentRepository(session).get(agent_id))
+        stats = AgentStatsRepository(session)
+        totals = await stats.totals(agent_id)
+        assets, versions = await stats.by_asset(agent_id), await stats.by_version(agent_id)
+    return AgentStatsAnswer(stats=AgentStatsOut.of(totals, assets, versions))
+
+
 @router.get("/{agent_id}/versions", responses=documented(404, 422))
 async def list_versions(
     services: InjectedServices, user: CurrentUser, agent_id: UUID
@@ -171,10 +186,12 @@ async def list_versions(
         agents = AgentRepository(session)
         _existing(await agents.get(agent_id))
         versions = await agents.versions(agent_id)
+        figures = await AgentStatsRepository(session).by_version(agent_id)
+    tested = {each.version: each for each in figures}
     earlier = [*versions[1:], None]
     return AgentVersionsAnswer(
         versions=[
-            AgentVersionOut.of(version, before)
+            AgentVersionOut.of(version, before, tested.get(version.version))
             for version, before in zip(versions, earlier, strict=True)
         ]
     )

@@ -134,6 +134,7 @@ def _started(services: Services, started: Started) -> StartedSession:
         | {
             "status": "initializing",  # as the first answer said, however often it is asked for
             "websocket_url": f"{services.config.websocket_url}/ws/backtest/{session.id}",
+            "estimated_cost_usd": started.estimated_cost_usd,
             "preview_candles": [
                 PreviewCandle(
                     timestamp=datetime.fromtimestamp(candle.open_time / 1000, tz=UTC),

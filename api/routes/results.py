@@ -1,18 +1,21 @@
 """Results of finished tests."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.dependencies import CurrentUser, InjectedServices
 from api.errors import Conflict, NotFound
+from api.result_files import result_file
 from api.schemas.base import Pagination
 from api.schemas.errors import documented
 from api.schemas.parity import ParityAnswer, ParityOut
 from api.schemas.results import (
+    ExportQuery,
     ReasoningAnswer,
     ReasoningQuery,
     ResultAnswer,
@@ -20,6 +23,8 @@ from api.schemas.results import (
     ResultOut,
     ResultsAnswer,
     ResultsQuery,
+    ResultStats,
+    ResultStatsAnswer,
     Thought,
     TradeOut,
     TradesAnswer,
@@ -36,6 +41,9 @@ from trading.parity import Recording, check_parity
 
 router = APIRouter(prefix="/api/results", tags=["results"], responses=documented(401, 403, 503))
 
+_FILE = "The file."
+_FILE_TYPES: dict[str, Any] = {"application/json": {}, "text/csv": {}, "application/zip": {}}
+
 
 @router.get("", responses=documented(422))
 async def list_results(
@@ -48,6 +56,14 @@ async def list_results(
         results=[ResultOut.of(each) for each in found],
         pagination=Pagination.of(wanted.page, wanted.limit, total),
     )
+
+
+@router.get("/stats")
+async def result_stats(services: InjectedServices, user: CurrentUser) -> ResultStatsAnswer:
+    """All of the user's results at a glance."""
+    async with services.database.for_user(user.id) as session:
+        figures = await ResultRepository(session).figures()
+    return ResultStatsAnswer(stats=ResultStats.of(figures))
 
 
 @router.get("/{result_id}", responses=documented(404, 422))
@@ -96,6 +112,31 @@ async def list_reasoning(
         thoughts=thoughts,
         total_entries=total,
         pagination=Pagination.of(wanted.page, wanted.limit, total),
+    )
+
+
+@router.get(
+    "/{result_id}/export",
+    response_class=StreamingResponse,
+    responses=documented(404, 422) | {200: {"description": _FILE, "content": _FILE_TYPES}},
+)
+async def export_result(
+    services: InjectedServices,
+    user: CurrentUser,
+    result_id: UUID,
+    wanted: Annotated[ExportQuery, Query()],
+) -> StreamingResponse:
+    """Download a result: JSON, one CSV, or a zip of several; equity is of every candle.
+
+    In CSV, texts that a spreadsheet would run as a formula have an apostrophe before them.
+    """
+    async with services.database.for_user(user.id) as session:
+        result = await _existing(session, result_id)
+    file = result_file(services.database, result, wanted.format, wanted.parts)
+    return StreamingResponse(
+        file.content,
+        media_type=file.media_type,
+        headers={"Content-Disposition": f'attachment; filename="{file.name}"'},
     )
 
 

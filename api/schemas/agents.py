@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from api.schemas.base import Filters, Page, RequestBody, Search, Shape, Text
 from db.models.agents import AgentRecord, AgentVersionRecord
+from db.repositories.agent_stats import VersionFigures
 from db.repositories.agents import AgentFilter, AgentSort
 
 Mode = Literal["monk", "omni"]
@@ -138,16 +139,27 @@ class AgentRemoved(Shape):
 
 
 class AgentVersionOut(Shape):
+    """A version; of one that was not tested yet, `avg_pnl` is 0."""
+
     version: int
     created_at: datetime
-    changed: list[str]
+    changed: list[str] = Field(examples=[["model", "indicators"]])
+    tests_run: int
+    avg_pnl: float
 
     @classmethod
-    def of(cls, version: AgentVersionRecord, before: AgentVersionRecord | None) -> Self:
+    def of(
+        cls,
+        version: AgentVersionRecord,
+        before: AgentVersionRecord | None,
+        figures: VersionFigures | None,
+    ) -> Self:
         return cls(
             version=version.version,
             created_at=version.created_at,
             changed=[] if before is None else _changed(version, before),
+            tests_run=figures.tests_run if figures else 0,
+            avg_pnl=(figures.avg_pnl if figures else None) or 0.0,
         )
 
 

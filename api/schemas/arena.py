@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import override
 
-from api.schemas.base import Finite, RequestBody, Shape, Text
+from api.schemas.base import Filters, Finite, RequestBody, Shape, Text
 from api.wire import progress_pct
 from db.models.sessions import SessionStatus
 from events.durations import display_duration
@@ -132,7 +132,12 @@ class StartedSession(Shape):
     websocket_url: str = Field(examples=["ws://127.0.0.1:5000/ws/backtest/0197…"])
     workflow_id: str
     preview_candles: list[PreviewCandle]
-    estimated_cost_usd: float | None = None
+    estimated_cost_usd: float | None = Field(
+        examples=[0.031],
+        description="What the model calls are likely to cost: decision candles * (prompt tokens * "
+        "their price + reply tokens * theirs). 0 for a free model; null while the price or the "
+        "candles are unknown.",
+    )
 
 
 class StartedForward(Shape):
@@ -341,6 +346,19 @@ class StoppedAnswer(Shape):
 
 class ForwardStoppedAnswer(StoppedAnswer):
     position_closed: bool
+
+
+class CleanupQuery(Filters):
+    session_type: Literal["backtest", "forward", "all"] = "all"
+
+
+class CleanedUp(Shape):
+    deleted_sessions: int
+    stopped_in_memory: Literal[0] = Field(
+        0, description="No test lives in the memory of this server: there is none to stop there."
+    )
+    message: str = Field(examples=["2 sessions removed"])
+    session_type: Literal["backtest", "forward", "all"]
 
 
 def _ahead(progress: Progress | None) -> dict[str, Any]:

@@ -40,6 +40,15 @@ class Pagination(Shape):
         return cls(page=page, limit=limit, total=total, total_pages=-(-total // limit))
 
 
+def split_words(value: object) -> object:
+    """Accept `rsi_14,macd` and repeated values alike."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        return value
+    return [part.strip() for each in value for part in each.split(",") if part.strip()]
+
+
 def _storable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain a null character")

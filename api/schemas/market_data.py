@@ -8,25 +8,16 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from api.schemas.agents import CustomIndicatorBody, Identifier
 from api.schemas.arena import Asset, Moment, TimeframeName
-from api.schemas.base import Filters, Shape, Text
+from api.schemas.base import Filters, Shape, Text, split_words
 from db.models.candles import DataSetRecord
 from trading.candles import Candle
 
 MAX_CANDLES = 5_000
 
 
-def _split(value: object) -> object:
-    """Accept `rsi_14,macd` and repeated values alike."""
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        return value
-    return [part.strip() for each in value for part in each.split(",") if part.strip()]
-
-
 Identifiers = Annotated[
     list[Identifier],
-    BeforeValidator(_split),
+    BeforeValidator(split_words),
     Field(min_length=1, max_length=40, examples=[["rsi_14", "macd"]]),
 ]
 

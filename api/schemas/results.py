@@ -4,20 +4,23 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from api.schemas.agents import Mode
 from api.schemas.arena import Asset, Moment, instant_of
-from api.schemas.base import Filters, Page, Pagination, Search, Shape
+from api.schemas.base import Filters, Page, Pagination, Search, Shape, split_words
 from db.models.decisions import DecisionRecord
 from db.models.results import ResultListed, ResultRecord
 from db.models.trades import TradeRecord
 from db.repositories.decisions import DecisionFilter
-from db.repositories.results import ResultFilter
+from db.repositories.results import ResultFigures, ResultFilter
 from db.repositories.trades import TradeFilter, TradeSummary
 from events.durations import display_duration
 
 TestType = Literal["backtest", "forward"]
+ExportFormat = Literal["json", "csv"]
+ExportPart = Literal["trades", "reasoning", "equity"]
+EXPORT_PARTS: tuple[ExportPart, ...] = ("trades", "reasoning", "equity")
 CandleIndex = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
@@ -91,6 +94,20 @@ class ReasoningQuery(Filters):
         )
 
 
+class ExportQuery(Filters):
+    """`include` may repeat or be separated by commas; without it, everything is included."""
+
+    format: ExportFormat = "json"
+    include: Annotated[list[ExportPart], BeforeValidator(split_words)] = Field(
+        default=list(EXPORT_PARTS), examples=[["trades", "equity"]]
+    )
+
+    @property
+    def parts(self) -> list[ExportPart]:
+        """What to include, each once and in the order of the file."""
+        return [part for part in EXPORT_PARTS if part in self.include or not self.include]
+
+
 class ResultOut(Shape):
     """A result as lists show it; `max_drawdown_pct` is a magnitude."""
 
@@ -120,6 +137,52 @@ class ResultOut(Shape):
 class ResultsAnswer(Shape):
     results: list[ResultOut]
     pagination: Pagination
+
+
+class TypeFigures(Shape):
+    count: int
+    profitable: int
+
+
+class FiguresByType(Shape):
+    backtest: TypeFigures
+    forward: TypeFigures
+
+
+class ResultStats(Shape):
+    """Returns are in percent; without any result they are 0."""
+
+    total_tests: int
+    profitable: int
+    profitable_pct: float
+    best_result: float
+    worst_result: float
+    avg_pnl: float
+    by_type: FiguresByType
+
+    @classmethod
+    def of(cls, figures: ResultFigures) -> Self:
+        total, profitable = figures.total_tests, figures.profitable
+        return cls(
+            total_tests=total,
+            profitable=profitable,
+            profitable_pct=profitable / total * 100 if total else 0.0,
+            best_result=figures.best_result or 0.0,
+            worst_result=figures.worst_result or 0.0,
+            avg_pnl=figures.avg_pnl or 0.0,
+            by_type=FiguresByType(
+                backtest=TypeFigures(
+                    count=figures.backtests, profitable=figures.profitable_backtests
+                ),
+                forward=TypeFigures(
+                    count=figures.forward_tests, profitable=figures.profitable_forward_tests
+                ),
+            ),
+        )
+
+
+class ResultStatsAnswer(Shape):
+    stats: ResultStats
 
 
 class CurvePoint(Shape):

@@ -1,10 +1,9 @@
 """Decisions of a session, as its result shows them."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, inspect, select
+from sqlalchemy import ColumnElement, Select, func, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 from sqlmodel import col
@@ -12,6 +11,21 @@ from sqlmodel import col
 from db.models import Decision, DecisionRecord
 
 _NO_PROMPT = defer(inspect(Decision).attrs["prompt_text"].class_attribute, raiseload=True)
+
+# By the latest of the earlier tests: what it saw is nearest to what this one will see.
+_MEAN_TOKENS = text("""
+    SELECT CAST(avg(tokens_prompt) AS float8) AS prompt,
+        CAST(avg(tokens_completion) AS float8) AS completion
+    FROM (
+        SELECT tokens_prompt, tokens_completion FROM decisions
+        WHERE tokens_prompt > 0 AND session_id = (
+            SELECT s.id FROM trading_sessions s
+            WHERE s.agent_version_id = :agent_version_id AND s.id < :before AND EXISTS (
+                SELECT 1 FROM decisions d WHERE d.session_id = s.id AND d.tokens_prompt > 0)
+            ORDER BY s.id DESC LIMIT 1)
+        ORDER BY candle_number DESC LIMIT 100
+    ) AS latest HAVING count(*) > 0
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +38,14 @@ class DecisionFilter:
     decision: str | None = None
     page: int = 1
     limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionTokens:
+    """Tokens of a decision, the repetition after an invalid reply included."""
+
+    prompt: float
+    completion: float
 
 
 class DecisionRepository:
@@ -45,12 +67,28 @@ class DecisionRepository:
         total = (await self._session.scalars(counted)).one()
         return [_record(decision) for decision in found], total
 
-    async def stream(self, session_id: UUID) -> AsyncIterator[DecisionRecord]:
-        """Yield every decision without holding them all."""
-        query = _without_prompt().where(col(Decision.session_id) == session_id)
-        found = await self._session.stream_scalars(query.order_by(col(Decision.candle_number)))
-        async for decision in found:
-            yield _record(decision)
+    async def after(
+        self, session_id: UUID, candle_number: int, *, limit: int
+    ) -> list[DecisionRecord]:
+        """The next decisions after a candle, in order; -1 comes before all of them."""
+        query = _without_prompt().where(
+            col(Decision.session_id) == session_id, col(Decision.candle_number) > candle_number
+        )
+        found = await self._session.scalars(
+            query.order_by(col(Decision.candle_number)).limit(limit)
+        )
+        return [_record(decision) for decision in found]
+
+    async def mean_tokens(self, agent_version_id: UUID, *, before: UUID) -> DecisionTokens | None:
+        """The mean over the version's last decisions in a test older than the session `before`.
+
+        None where there are none of which the tokens are known.
+        """
+        rows = await self._session.execute(
+            _MEAN_TOKENS, {"agent_version_id": agent_version_id, "before": before}
+        )
+        row = rows.mappings().one_or_none()
+        return None if row is None else DecisionTokens(**row)
 
 
 def _without_prompt() -> Select[Decision]:

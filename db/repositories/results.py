@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Boolean, ColumnElement, func, literal_column, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, func, literal_column, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -14,6 +14,18 @@ from db.models import Agent, NewResult, ResultListed, ResultRecord, TestResult
 
 # Optional in the model only because the database computes it.
 _IS_PROFITABLE: ColumnElement[bool] = literal_column("test_results.is_profitable", Boolean)
+
+# Row-level security leaves the user's own rows.
+_FIGURES = text("""
+    SELECT count(*) AS total_tests, count(*) FILTER (WHERE is_profitable) AS profitable,
+        max(total_pnl_pct)::float8 AS best_result, min(total_pnl_pct)::float8 AS worst_result,
+        avg(total_pnl_pct)::float8 AS avg_pnl,
+        count(*) FILTER (WHERE type = 'backtest') AS backtests,
+        count(*) FILTER (WHERE type = 'backtest' AND is_profitable) AS profitable_backtests,
+        count(*) FILTER (WHERE type = 'forward') AS forward_tests,
+        count(*) FILTER (WHERE type = 'forward' AND is_profitable) AS profitable_forward_tests
+    FROM test_results
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +42,21 @@ class ResultFilter:
     to_date: datetime | None = None
     page: int = 1
     limit: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFigures:
+    """All results of a user at a glance; returns in percent, None without any result."""
+
+    total_tests: int
+    profitable: int
+    best_result: float | None
+    worst_result: float | None
+    avg_pnl: float | None
+    backtests: int
+    profitable_backtests: int
+    forward_tests: int
+    profitable_forward_tests: int
 
 
 class ResultRepository:
@@ -57,6 +84,9 @@ class ResultRepository:
         """Return a whole result."""
         found = await self._session.get(TestResult, result_id, populate_existing=True)
         return None if found is None else ResultRecord.model_validate(found, from_attributes=True)
+
+    async def figures(self) -> ResultFigures:
+        return ResultFigures(**(await self._session.execute(_FIGURES)).mappings().one())
 
     async def add(self, new: NewResult) -> bool:
         """Store a result and bring its agent's statistics up to date; False when it was stored.
@@ -124,7 +154,8 @@ def _conditions(wanted: ResultFilter) -> list[ColumnElement[bool]]:
         conditions.append(
             or_(
                 col(TestResult.agent_name).icontains(wanted.search, autoescape=True),
-                col(TestResult.asset).icontains(wanted.search, autoescape=True),
+                # An asset may be written as its id: btc-usdt.
+                col(TestResult.asset).icontains(wanted.search.replace("-", "/"), autoescape=True),
             )
         )
     if wanted.from_date is not None:

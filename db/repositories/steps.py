@@ -73,6 +73,14 @@ _EQUITY_CURVE = text("""
     FROM steps WHERE session_id = :session_id AND phase = 'step' ORDER BY candle_number
 """)
 
+_EQUITY_AFTER = text("""
+    SELECT candle_number, CAST(extract(epoch FROM open_time) * 1000 AS bigint) AS open_time,
+        CAST(stats->>'equity' AS float8) AS equity
+    FROM steps
+    WHERE session_id = :session_id AND phase = 'step' AND candle_number > :candle_number
+    ORDER BY candle_number LIMIT :limit
+""")
+
 _NEXT_ORDINAL = text("""
     SELECT coalesce(max(ordinal) + 1, 0) FROM steps
     WHERE session_id = :session_id AND candle_number = :candle_number AND phase = 'control'
@@ -126,6 +134,15 @@ class StoredStep:
     happened_at: datetime
     stats: Mapping[str, Any] | None
     events: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteppedEquity:
+    """The equity at the close of a stepped candle, which opened at `open_time` (epoch ms)."""
+
+    candle_number: int
+    open_time: int
+    equity: float
 
 
 class StepRepository:
@@ -214,6 +231,16 @@ class StepRepository:
         """Open time (epoch ms) and equity at the close of every candle stepped, exactly."""
         result = await self._session.execute(_EQUITY_CURVE, {"session_id": session_id})
         return [(int(open_time), float(equity)) for open_time, equity in result]
+
+    async def equity_after(
+        self, session_id: UUID, candle_number: int, *, limit: int
+    ) -> list[SteppedEquity]:
+        """A piece of the equity curve: the candles after one, in order."""
+        result = await self._session.execute(
+            _EQUITY_AFTER,
+            {"session_id": session_id, "candle_number": candle_number, "limit": limit},
+        )
+        return [SteppedEquity(**row) for row in result.mappings()]
 
 
 def numbering(row: Any, events: int) -> Numbering | None:

@@ -1,6 +1,5 @@
 """Trades of a session, as its result shows them."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -52,12 +51,13 @@ class TradeRepository:
         summary, total = await self._summary(matching)
         return [_record(trade) for trade in found], summary, total
 
-    async def stream(self, session_id: UUID) -> AsyncIterator[TradeRecord]:
-        """Yield every trade without holding them all."""
-        query = select(Trade).where(col(Trade.session_id) == session_id)
-        found = await self._session.stream_scalars(query.order_by(col(Trade.trade_number)))
-        async for trade in found:
-            yield _record(trade)
+    async def after(self, session_id: UUID, trade_number: int, *, limit: int) -> list[TradeRecord]:
+        """The next trades after a number, in order; 0 comes before all of them."""
+        query = select(Trade).where(
+            col(Trade.session_id) == session_id, col(Trade.trade_number) > trade_number
+        )
+        found = await self._session.scalars(query.order_by(col(Trade.trade_number)).limit(limit))
+        return [_record(trade) for trade in found]
 
     async def _summary(self, matching: list[ColumnElement[bool]]) -> tuple[TradeSummary, int]:
         pnl = col(Trade.pnl_amount)

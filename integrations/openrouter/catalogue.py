@@ -1,10 +1,10 @@
-"""OpenRouter's model catalogue, fetched at most once an hour."""
+"""OpenRouter's model catalogue, fetched at most once an hour and never twice at once."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from integrations.errors import IntegrationError
+from integrations.errors import IntegrationError, TemporarilyUnavailable
 from integrations.openrouter.schemas import ModelInfo, model_info_from
 from integrations.openrouter.transport import Transport
 
@@ -14,7 +14,10 @@ _RETRY_AFTER_FAILURE: Final = 60.0
 
 
 class Catalogue:
-    """An old copy serves while OpenRouter is away; without one, the failure is the answer."""
+    """Whoever comes first waits for it; afterwards what is there is served while it is renewed.
+
+    That may be an old copy, or the failure of a first try that came to nothing.
+    """
 
     def __init__(self, transport: Transport, monotonic: Callable[[], float]) -> None:
         self._transport = transport
@@ -22,16 +25,18 @@ class Catalogue:
         self._models: Mapping[str, ModelInfo] = {}
         self._valid_until = float("-inf")
         self._failure: IntegrationError | None = None
-        self._lock = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def models(self) -> Mapping[str, ModelInfo]:
         """By id; raises an `IntegrationError` when there never was a catalogue."""
-        async with self._lock:
-            if self._monotonic() >= self._valid_until:
-                await self._refresh()
-            if self._failure is not None and not self._models:
-                raise self._failure
-            return self._models
+        if self._refreshing is None and self._monotonic() >= self._valid_until:
+            self._refreshing = asyncio.create_task(self._refresh())
+        if self._refreshing is not None and not self._models and self._failure is None:
+            # Asked once for all who wait: one of them that gives up leaves it running.
+            await asyncio.shield(self._refreshing)
+        if self._failure is not None and not self._models:
+            raise self._failure
+        return self._models
 
     async def find(self, model_id: str) -> ModelInfo | None:
         """The model, or None when it, or the whole catalogue, is not to be had."""
@@ -42,15 +47,21 @@ class Catalogue:
 
     async def _refresh(self) -> None:
         try:
-            payload = await self._transport.get_json(
-                "/models", api_key=None, timeout=_FETCH_TIMEOUT
-            )
+            self._models = await self._fetch()
         except IntegrationError as error:
             self._failure = error
             self._valid_until = self._monotonic() + _RETRY_AFTER_FAILURE
-            return
+        else:
+            self._failure = None
+            self._valid_until = self._monotonic() + _TIME_TO_LIVE
+        finally:
+            self._refreshing = None
+
+    async def _fetch(self) -> Mapping[str, ModelInfo]:
+        payload = await self._transport.get_json("/models", api_key=None, timeout=_FETCH_TIMEOUT)
         entries = payload.get("data")
         found = map(model_info_from, entries if isinstance(entries, list) else ())
-        self._models = {model.id: model for model in found if model is not None}
-        self._failure = None
-        self._valid_until = self._monotonic() + _TIME_TO_LIVE
+        models = {model.id: model for model in found if model is not None}
+        if not models:
+            raise TemporarilyUnavailable("OpenRouter listed no models")
+        return models

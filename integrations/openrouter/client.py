@@ -87,8 +87,12 @@ class OpenRouterClient:
         return key_status_from(data)
 
     async def models(self) -> list[ModelInfo]:
-        """The catalogue, at most an hour old; an older copy serves while OpenRouter is away."""
+        """The catalogue; one older than an hour is served once more while it is renewed."""
         return list((await self._catalogue.models()).values())
+
+    async def find_model(self, model_id: str) -> ModelInfo | None:
+        """A model of the catalogue; None where it, or the whole catalogue, is not to be had."""
+        return await self._catalogue.find(model_id)
 
     async def _choose_format(self, request: ChatRequest) -> ResponseFormat | None:
         if request.response_format != "auto":

@@ -70,8 +70,13 @@ class ModelInfo:
     description: str
     context_length: int | None
     supported_parameters: frozenset[str]
+    input_modalities: frozenset[str]
     prompt_price: float | None
     completion_price: float | None
+
+    @property
+    def is_free(self) -> bool:
+        return self.prompt_price == 0 and self.completion_price == 0
 
 
 def usage_from(payload: object) -> Usage:
@@ -100,18 +105,23 @@ def model_info_from(payload: object) -> ModelInfo | None:
         return None
     pricing = payload.get("pricing")
     prices = pricing if isinstance(pricing, Mapping) else {}
-    parameters = payload.get("supported_parameters")
+    architecture = payload.get("architecture")
+    traits = architecture if isinstance(architecture, Mapping) else {}
     return ModelInfo(
         id=payload["id"],
         name=text_of(payload.get("name")) or payload["id"],
         description=text_of(payload.get("description")),
         context_length=_count(payload.get("context_length")) or None,
-        supported_parameters=frozenset(
-            item for item in (parameters if isinstance(parameters, list) else ()) if text_of(item)
-        ),
+        supported_parameters=_words(payload.get("supported_parameters")),
+        input_modalities=_words(traits.get("input_modalities")),
         prompt_price=_amount(prices.get("prompt")),
         completion_price=_amount(prices.get("completion")),
     )
+
+
+def _words(value: object) -> frozenset[str]:
+    items = value if isinstance(value, list) else ()
+    return frozenset(item for item in items if text_of(item))
 
 
 def text_of(value: object) -> str:

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.api.world import PROMPT, Person, error_of
+from db.repositories.agents import AgentRepository
+from tests.api.world import PROMPT, Person, World, account_of, error_of
+from tests.db.accounts import add_test
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
@@ -162,6 +164,76 @@ async def test_a_deleted_agent_is_gone(ada: Person) -> None:
     error_of(await ada.get(f"/api/agents/{agent['id']}"), 404, "AGENT_NOT_FOUND")
 
 
+async def test_an_agent_that_was_not_tested_has_figures_of_zero(ada: Person) -> None:
+    agent = await ada.add_agent()
+
+    stats = (await ada.get(f"/api/agents/{agent['id']}/stats")).json()["stats"]
+
+    assert stats == {
+        "total_tests": 0,
+        "profitable_tests": 0,
+        "profit_rate": 0.0,
+        "best_pnl": 0.0,
+        "worst_pnl": 0.0,
+        "avg_pnl": 0.0,
+        "avg_win_rate": 0.0,
+        "avg_drawdown": 0.0,
+        "total_trades": 0,
+        "best_sharpe": None,
+        "total_cost_usd": 0.0,
+        "performance_by_asset": {},
+        "by_version": [
+            {"version": 1, "tests_run": 0, "profitable_tests": 0, "best_pnl": 0.0, "avg_pnl": 0.0}
+        ],
+    }
+
+
+async def test_figures_are_of_all_results_of_the_agent_and_of_each_version(
+    world: World, ada: Person
+) -> None:
+    account = await account_of(world, ada)
+    first, other = await account.add_agent("Alpha"), await account.add_agent("Beta")
+    await add_test(account, other, total_pnl_pct=50.0)
+    await add_test(account, first, total_pnl_pct=6.0, sharpe_ratio=1.5)
+    path = f"/api/agents/{first.id}"
+    await ada.put(path, {"indicators": ["macd"], "strategy_prompt": PROMPT})
+    async with account.database.for_user(account.id) as session:
+        second = await AgentRepository(session).get(first.id)
+    assert second is not None
+    for pnl, asset in ((-3.0, "BTC/USDT"), (3.0, "ETH/USDT")):
+        await add_test(account, second, total_pnl_pct=pnl, asset=asset, win_rate=45.0)
+    await account.add_session(second, status="failed", cost_usd=0.25)
+
+    stats = (await ada.get(f"{path}/stats")).json()["stats"]
+    versions = (await ada.get(f"{path}/versions")).json()["versions"]
+
+    assert stats.pop("profit_rate") == pytest.approx(200 / 3)
+    assert stats == {
+        "total_tests": 3,
+        "profitable_tests": 2,
+        "best_pnl": 6.0,
+        "worst_pnl": -3.0,
+        "avg_pnl": 2.0,
+        "avg_win_rate": 55.0,
+        "avg_drawdown": 2.5,
+        "total_trades": 12,
+        "best_sharpe": 1.5,
+        "total_cost_usd": 0.25,
+        "performance_by_asset": {
+            "BTC/USDT": {"tests": 2, "avg_pnl": 1.5},
+            "ETH/USDT": {"tests": 1, "avg_pnl": 3.0},
+        },
+        "by_version": [
+            {"version": 2, "tests_run": 2, "profitable_tests": 1, "best_pnl": 3.0, "avg_pnl": 0.0},
+            {"version": 1, "tests_run": 1, "profitable_tests": 1, "best_pnl": 6.0, "avg_pnl": 6.0},
+        ],
+    }
+    assert [(v["version"], v["changed"], v["tests_run"], v["avg_pnl"]) for v in versions] == [
+        (2, ["indicators", "strategy_prompt"], 2, 0.0),
+        (1, [], 1, 6.0),
+    ]
+
+
 async def test_another_users_agent_does_not_exist(ada: Person, bob: Person) -> None:
     path = f"/api/agents/{(await ada.add_agent())['id']}"
 
@@ -173,6 +245,7 @@ async def test_another_users_agent_does_not_exist(ada: Person, bob: Person) -> N
         await bob.post(f"{path}/duplicate", {"new_name": "Mine too"}),
         await bob.post(f"{path}/restore"),
         await bob.get(f"{path}/versions"),
+        await bob.get(f"{path}/stats"),
     ):
         error_of(answer, 404, "AGENT_NOT_FOUND")
     own_key = {"api_key_id": await ada.add_key()}

@@ -2,16 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from db.models import NewActivity, SessionRecord
+from db.models import NewActivity
 from db.repositories.inbox import InboxRepository
-from db.repositories.results import ResultRepository
-from tests.api.world import Person, World, error_of
-from tests.db.accounts import Account, a_result
+from tests.api.world import Person, World, account_of, error_of
+from tests.db.accounts import a_result, add_test
 
 NOTHING = {
     "total_agents": 0,
@@ -21,19 +19,6 @@ NOTHING = {
     "trends": {"agents_this_week": 0, "tests_today": 0, "win_rate_change": 0.0},
     "best_agent": None,
 }
-
-
-async def account_of(world: World, person: Person) -> Account:
-    user = (await person.get("/api/users/me")).json()["user"]
-    return Account(id=UUID(user["id"]), database=world.services.database)
-
-
-async def add_test(account: Account, agent: Any, **changes: Any) -> SessionRecord:
-    """A finished test with its result."""
-    tested = await account.add_session(agent, status="completed")
-    async with account.database.for_user(account.id) as session:
-        await ResultRepository(session).add(a_result(tested, **changes))
-    return tested
 
 
 async def moved(world: World, table: str, row_id: object, days: float) -> None:

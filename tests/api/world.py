@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 from fastapi import FastAPI
@@ -15,6 +15,7 @@ from api.dependencies import Services
 from local.issuer import Issuer
 from server import services
 from settings import ApiSettings, load
+from tests.db.accounts import Account
 from tests.laboratory import walk
 from trading.candles import CandleSeries, Timeframe
 
@@ -161,3 +162,8 @@ def error_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert body["request_id"] == answer.headers["x-request-id"]
     assert ("errors" in body) == (status == 422)
     return body
+
+
+async def account_of(world: World, person: Person) -> Account:
+    user = (await person.get("/api/users/me")).json()["user"]
+    return Account(id=UUID(user["id"]), database=world.services.database)

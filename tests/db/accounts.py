@@ -1,15 +1,18 @@
 """Users, agents, sessions, results and candles to put into a database."""
 
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import numpy as np
+from sqlalchemy import insert
 
 from db.engine import Database
 from db.models import AgentRecord, NewResult, NewSession, SessionRecord
 from db.repositories.agents import AgentContent, AgentRepository
+from db.repositories.results import ResultRepository
 from db.repositories.sessions import SessionRepository
 from db.repositories.users import SignInRepository
 from trading.candles import CandleSeries
@@ -111,3 +114,52 @@ async def new_account(database: Database) -> Account:
     async with database.as_system() as session:
         user, _ = await SignInRepository(session).get_or_create(f"user_{uuid4().hex}")
     return Account(id=user.id, database=database)
+
+
+def a_trade(session_id: UUID, number: int, pnl: float | None, **changes: Any) -> dict[str, Any]:
+    exit_ = {"exit_price": 110.0, "pnl_amount": pnl, "exit_type": "signal"} if pnl else {}
+    return {
+        "id": uuid5(session_id, f"trade-{number}"),
+        "session_id": session_id,
+        "trade_number": number,
+        "type": "long",
+        "entry_price": 100.0,
+        "entry_time": START,
+        "entry_candle": number,
+        "decided_candle": number,
+        "size": 1.0,
+        "margin": 100.0,
+        **exit_,
+        **changes,
+    }
+
+
+def a_decision(session_id: UUID, candle: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": uuid4(),
+        "session_id": session_id,
+        "candle_number": candle,
+        "timestamp": START + timedelta(hours=candle),
+        "candle_data": {"close": 1.5},
+        "indicator_values": {"rsi_14": None},
+        "reasoning": "Because.",
+        "decision": "hold",
+        "prompt_hash": "0" * 64,
+        "prompt_text": zlib.compress(b"[]"),
+        "model_requested": "simulated/trend",
+        **changes,
+    }
+
+
+async def store(account: Account, table: type, *rows: dict[str, Any]) -> None:
+    async with account.database.for_user(account.id) as session:
+        for row in rows:
+            await session.execute(insert(table).values(**row))
+
+
+async def add_test(account: Account, agent: Any, **changes: Any) -> SessionRecord:
+    """A finished test with its result."""
+    tested = await account.add_session(agent, status="completed")
+    async with account.database.for_user(account.id) as session:
+        await ResultRepository(session).add(a_result(tested, **changes))
+    return tested

@@ -1,13 +1,12 @@
 """Sessions, their trades and decisions, their results, and what is told of them once."""
 
 import asyncio
-import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import uuid5
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import text
 
 from db.models import Decision, NewActivity, NewNotification, SessionRecord, Trade
 from db.repositories.agents import AgentRepository
@@ -17,48 +16,14 @@ from db.repositories.inbox import InboxRepository
 from db.repositories.results import ResultFilter, ResultRepository
 from db.repositories.sessions import ReconcileRepository, SessionRepository
 from db.repositories.trades import TradeFilter, TradeRepository
-from tests.db.accounts import START, Account, a_result, a_session
-
-
-def a_trade(session_id: UUID, number: int, pnl: float | None, **changes: Any) -> dict[str, Any]:
-    exit_ = {"exit_price": 110.0, "pnl_amount": pnl, "exit_type": "signal"} if pnl else {}
-    return {
-        "id": uuid5(session_id, f"trade-{number}"),
-        "session_id": session_id,
-        "trade_number": number,
-        "type": "long",
-        "entry_price": 100.0,
-        "entry_time": START,
-        "entry_candle": number,
-        "decided_candle": number,
-        "size": 1.0,
-        "margin": 100.0,
-        **exit_,
-        **changes,
-    }
-
-
-def a_decision(session_id: UUID, candle: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": uuid4(),
-        "session_id": session_id,
-        "candle_number": candle,
-        "timestamp": START + timedelta(hours=candle),
-        "candle_data": {"close": 1.5},
-        "indicator_values": {"rsi_14": None},
-        "reasoning": "Because.",
-        "decision": "hold",
-        "prompt_hash": "0" * 64,
-        "prompt_text": zlib.compress(b"[]"),
-        "model_requested": "simulated/trend",
-        **changes,
-    }
-
-
-async def store(account: Account, table: type, *rows: dict[str, Any]) -> None:
-    async with account.database.for_user(account.id) as session:
-        for row in rows:
-            await session.execute(insert(table).values(**row))
+from tests.db.accounts import (
+    Account,
+    a_decision,
+    a_result,
+    a_session,
+    a_trade,
+    store,
+)
 
 
 @pytest.fixture
@@ -184,11 +149,11 @@ async def test_trades_are_filtered_summed_up_and_paged(account: Account, running
         assert await numbers(outcome="loss") == [2]
         assert await numbers(search="trend") == [1, 3]
         assert await numbers(page=2, limit=3) == [4]
-        streamed = [trade.trade_number async for trade in repository.stream(running.id)]
+        rest = await repository.after(running.id, 1, limit=2)
 
     assert (summary.total, summary.wins, summary.losses, total) == (3, 2, 1, 4)
     assert (summary.avg_win, summary.avg_loss) == (15.25, -4.0)
-    assert streamed == [1, 2, 3, 4]
+    assert [trade.trade_number for trade in rest] == [2, 3]
 
 
 async def test_decisions_are_filtered_paged_and_come_without_their_prompts(
@@ -210,7 +175,8 @@ async def test_decisions_are_filtered_paged_and_come_without_their_prompts(
         assert await candles(acted_only=True) == [1, 3]
         assert await candles(decision="close") == [3]
         assert await candles(page=2, limit=3) == [3]
-        assert [each.decision async for each in repository.stream(running.id)] == kinds
+        rest = await repository.after(running.id, 0, limit=2)
+        assert [each.candle_number for each in rest] == [1, 2]
 
 
 async def test_a_result_is_stored_once_and_counted_in_its_agents_statistics(account: Account):

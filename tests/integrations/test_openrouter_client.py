@@ -551,11 +551,77 @@ async def test_the_catalogue_is_kept_for_an_hour_and_an_old_one_outlives_an_outa
 
     clock.now = 3601
     assert [model.id for model in await client.models()] == ["maker/strict"]
+    await renewed(client)
     await client.models()
     assert len(script.requests) == 2
 
     clock.now += 61
+    await client.models()
+    await renewed(client)
     assert (await client.models())[0].supported_parameters == frozenset()
+
+
+async def test_an_old_catalogue_is_served_while_a_new_one_is_waited_for(
+    http: httpx.AsyncClient, script: ScriptedServer
+):
+    clock = Clock()
+    client = OpenRouterClient(http, script.url, monotonic=clock)
+    never_ends: list[bytes | None] = [b"HTTP/1.1 200 x\r\nContent-Length: 9\r\n\r\n"]
+    script.answers = [CATALOGUE_WITH, never_ends]
+    await client.models()
+    clock.now = 3601
+
+    async with asyncio.timeout(2):
+        old = [await client.models() for _ in range(3)]
+        await eventually(lambda: _has(script, requests=2))
+
+    assert [[model.id for model in models] for models in old] == [["maker/strict"]] * 3
+    assert len(script.requests) == 2
+
+
+async def test_a_list_of_nothing_does_not_take_the_place_of_a_catalogue(
+    http: httpx.AsyncClient, script: ScriptedServer
+):
+    clock = Clock()
+    client = OpenRouterClient(http, script.url, monotonic=clock)
+    script.answers = [CATALOGUE_WITH, [response(200, b'{"data": []}')]]
+    await client.models()
+    clock.now = 3601
+    await client.models()
+    await renewed(client)
+
+    assert [model.id for model in await client.models()] == ["maker/strict"]
+
+
+async def test_whoever_gives_up_waiting_leaves_the_others_their_catalogue(
+    http: httpx.AsyncClient, script: ScriptedServer
+):
+    client = OpenRouterClient(http, script.url)
+    script.answers = [CATALOGUE_WITH]
+    impatient = asyncio.create_task(client.find_model("maker/strict"))
+    await asyncio.sleep(0)
+    patient = asyncio.create_task(client.find_model("maker/strict"))
+    await asyncio.sleep(0)
+    impatient.cancel()
+
+    found = await patient
+
+    assert impatient.cancelled()
+    assert found is not None
+    assert len(script.requests) == 1
+
+
+async def renewed(client: OpenRouterClient) -> None:
+    """Wait until the catalogue is not being fetched."""
+
+    async def is_idle() -> bool:
+        return client._catalogue._refreshing is None
+
+    await eventually(is_idle)
+
+
+async def _has(script: ScriptedServer, *, requests: int) -> bool:
+    return len(script.requests) == requests
 
 
 async def test_without_a_catalogue_models_are_asked_all_the_same(

@@ -64,3 +64,9 @@ def test_the_next_due_candle_is_the_first_one_due(first: int, interval: int, ind
     assert due >= index
     assert cadence.is_due(due)
     assert not any(cadence.is_due(between) for between in range(index, due))
+
+
+@given(first=st.integers(0, 50), interval=st.integers(1, 50), total=st.integers(0, 200))
+def test_decision_candles_are_counted(first: int, interval: int, total: int):
+    cadence = Cadence(first=first, interval=interval)
+    assert cadence.count(total) == sum(cadence.is_due(index) for index in range(total))
