@@ -43,7 +43,6 @@ UNREACHABLE = (
 _logger = structlog.get_logger(__name__)
 
 _CODES = {
-    400: "BAD_REQUEST",
     401: "UNAUTHORIZED",
     403: "FORBIDDEN",
     404: "NOT_FOUND",
@@ -55,8 +54,9 @@ _CODES = {
     503: "UPSTREAM_UNAVAILABLE",
 }
 
+_UNREADABLE = "The request body cannot be read."
+
 _SENTENCES = {
-    400: "The request body cannot be read.",
     404: "There is nothing at this address.",
     405: "This address does not answer to that method.",
     413: "The request body is too large.",
@@ -201,6 +201,8 @@ def _respond(request: Request, error: HTTPException) -> JsonResponse:
 
 async def _answer_http_exception(request: Request, error: Exception) -> JsonResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the framework's signature
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for such a body
+        error = Invalid(_UNREADABLE, ["body"])
     return _respond(request, error)
 
 

@@ -71,14 +71,14 @@ async def test_a_body_that_is_no_json_is_422(ada: Person) -> None:
         (b"[" * 100_000, "The request body cannot be read."),
     ],
 )
-async def test_a_body_that_cannot_be_read_is_400(
+async def test_a_body_that_cannot_be_read_is_422(
     ada: Person, content: bytes, sentence: str
 ) -> None:
     answer = await ada.http.post(
         "/api/agents", content=content, headers={"Content-Type": "application/json"}
     )
 
-    assert error_of(answer, 400, "BAD_REQUEST")["detail"] == sentence
+    assert error_of(answer, 422, "VALIDATION_ERROR")["detail"] == sentence
 
 
 @pytest.mark.parametrize(
