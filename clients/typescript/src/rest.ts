@@ -81,6 +81,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/agents/{agent_id}/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Agent Stats
+         * @description What its finished tests came to, under all of its versions.
+         */
+        get: operations["get_agent_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/agents/{agent_id}/versions": {
         parameters: {
             query?: never;
@@ -317,6 +337,28 @@ export interface paths {
          */
         post: operations["start_backtest"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/arena/cleanup": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Clean Up
+         * @description Remove tests that were stored more than half a minute ago and have no workflow.
+         *
+         *     Tests that run, have run or wait for a worker stay.
+         */
+        delete: operations["clean_up"];
         options?: never;
         head?: never;
         patch?: never;
@@ -651,6 +693,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Models
+         * @description OpenRouter's catalogue, at most an hour old and a while longer while it is renewed.
+         *
+         *     Where it could not be had once since the start of this process, some well-known models without
+         *     their prices.
+         */
+        get: operations["list_models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/notifications": {
         parameters: {
             query?: never;
@@ -799,6 +864,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/results/{result_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export Result
+         * @description Download a result: JSON, one CSV, or a zip of several; equity is of every candle.
+         *
+         *     In CSV, texts that a spreadsheet would run as a formula have an apostrophe before them.
+         */
+        get: operations["export_result"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/results/{result_id}/parity": {
         parameters: {
             query?: never;
@@ -851,6 +938,26 @@ export interface paths {
          * @description List trades in their order; the summary is of all that match.
          */
         get: operations["list_trades"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/results/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Result Stats
+         * @description All of the user's results at a glance.
+         */
+        get: operations["result_stats"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1140,6 +1247,61 @@ export interface components {
             /** Total */
             total: number;
         };
+        /** AgentStatsAnswer */
+        AgentStatsAnswer: {
+            stats: components["schemas"]["AgentStatsOut"];
+        };
+        /**
+         * AgentStatsOut
+         * @description Percentages; where there is nothing to measure yet, figures are 0 and the ratio is null.
+         */
+        AgentStatsOut: {
+            /**
+             * Avg Drawdown
+             * @description A magnitude: the smaller the better.
+             */
+            avg_drawdown: number;
+            /** Avg Pnl */
+            avg_pnl: number;
+            /** Avg Win Rate */
+            avg_win_rate: number;
+            /** Best Pnl */
+            best_pnl: number;
+            /** Best Sharpe */
+            best_sharpe: number | null;
+            /** By Version */
+            by_version: components["schemas"]["VersionPerformance"][];
+            /**
+             * Performance By Asset
+             * @example {
+             *       "BTC/USDT": {
+             *         "avg_pnl": 4.2,
+             *         "tests": 3
+             *       }
+             *     }
+             */
+            performance_by_asset: {
+                [key: string]: components["schemas"]["AssetPerformance"];
+            };
+            /**
+             * Profit Rate
+             * @description The share of profitable tests.
+             */
+            profit_rate: number;
+            /** Profitable Tests */
+            profitable_tests: number;
+            /**
+             * Total Cost Usd
+             * @description What models were paid in all tests, those without a result included.
+             */
+            total_cost_usd: number;
+            /** Total Tests */
+            total_tests: number;
+            /** Total Trades */
+            total_trades: number;
+            /** Worst Pnl */
+            worst_pnl: number;
+        };
         /**
          * AgentUpdate
          * @description Only what is named is changed.
@@ -1160,15 +1322,28 @@ export interface components {
             /** Strategy Prompt */
             strategy_prompt?: string | null;
         };
-        /** AgentVersionOut */
+        /**
+         * AgentVersionOut
+         * @description A version; of one that was not tested yet, `avg_pnl` is 0.
+         */
         AgentVersionOut: {
-            /** Changed */
+            /** Avg Pnl */
+            avg_pnl: number;
+            /**
+             * Changed
+             * @example [
+             *       "model",
+             *       "indicators"
+             *     ]
+             */
             changed: string[];
             /**
              * Created At
              * Format: date-time
              */
             created_at: string;
+            /** Tests Run */
+            tests_run: number;
             /** Version */
             version: number;
         };
@@ -1274,6 +1449,13 @@ export interface components {
              */
             name: string;
         };
+        /** AssetPerformance */
+        AssetPerformance: {
+            /** Avg Pnl */
+            avg_pnl: number;
+            /** Tests */
+            tests: number;
+        };
         /** AssetsAnswer */
         AssetsAnswer: {
             /** Assets */
@@ -1339,6 +1521,28 @@ export interface components {
             candles: components["schemas"]["CandleOut"][];
             /** Count */
             count: number;
+        };
+        /** CleanedUp */
+        CleanedUp: {
+            /** Deleted Sessions */
+            deleted_sessions: number;
+            /**
+             * Message
+             * @example 2 sessions removed
+             */
+            message: string;
+            /**
+             * Session Type
+             * @enum {string}
+             */
+            session_type: "backtest" | "forward" | "all";
+            /**
+             * Stopped In Memory
+             * @description No test lives in the memory of this server: there is none to stop there.
+             * @default 0
+             * @constant
+             */
+            stopped_in_memory?: 0;
         };
         /** CurvePoint */
         CurvePoint: {
@@ -1512,6 +1716,11 @@ export interface components {
             loc: (string | number)[];
             /** Msg */
             msg: string;
+        };
+        /** FiguresByType */
+        FiguresByType: {
+            backtest: components["schemas"]["TypeFigures"];
+            forward: components["schemas"]["TypeFigures"];
         };
         /** ForwardAnswer */
         ForwardAnswer: {
@@ -1741,6 +1950,74 @@ export interface components {
              * @example 1h
              */
             timeframe: string;
+        };
+        /**
+         * ModelOut
+         * @description A language model; prices are US dollars per token, null where they are unknown or vary.
+         */
+        ModelOut: {
+            /**
+             * Capabilities
+             * @description What it takes beside text, and what it can do beside replying.
+             * @example [
+             *       "image",
+             *       "structured_outputs",
+             *       "tools"
+             *     ]
+             */
+            capabilities: string[];
+            /**
+             * Context Window
+             * @description Tokens.
+             * @example 128000
+             */
+            context_window: number | null;
+            /** Description */
+            description: string;
+            /**
+             * Id
+             * @example openai/gpt-4o-mini
+             */
+            id: string;
+            /** Is Free */
+            is_free: boolean;
+            /**
+             * Is Multimodal
+             * @description Whether it takes more than text.
+             */
+            is_multimodal: boolean;
+            /**
+             * Name
+             * @example OpenAI: GPT-4o-mini
+             */
+            name: string;
+            /**
+             * Price Completion
+             * @example 6e-7
+             */
+            price_completion: number | null;
+            /**
+             * Price Prompt
+             * @example 1.5e-7
+             */
+            price_prompt: number | null;
+            /**
+             * Provider
+             * @example openai
+             */
+            provider: string;
+            /**
+             * Structured Data
+             * @description Whether its replies can be held to JSON.
+             */
+            structured_data: boolean;
+            /**
+             * Tags
+             * @example [
+             *       "long_context"
+             *     ]
+             */
+            tags: string[];
         };
         /** NewAgent */
         NewAgent: {
@@ -2330,6 +2607,29 @@ export interface components {
             /** Results */
             results: components["schemas"]["ResultOut"][];
         };
+        /**
+         * ResultStats
+         * @description Returns are in percent; without any result they are 0.
+         */
+        ResultStats: {
+            /** Avg Pnl */
+            avg_pnl: number;
+            /** Best Result */
+            best_result: number;
+            by_type: components["schemas"]["FiguresByType"];
+            /** Profitable */
+            profitable: number;
+            /** Profitable Pct */
+            profitable_pct: number;
+            /** Total Tests */
+            total_tests: number;
+            /** Worst Result */
+            worst_result: number;
+        };
+        /** ResultStatsAnswer */
+        ResultStatsAnswer: {
+            stats: components["schemas"]["ResultStats"];
+        };
         /** ResumedAnswer */
         ResumedAnswer: {
             /**
@@ -2764,8 +3064,12 @@ export interface components {
              * Format: date-time
              */
             end_date: string;
-            /** Estimated Cost Usd */
-            estimated_cost_usd?: number | null;
+            /**
+             * Estimated Cost Usd
+             * @description What the model calls are likely to cost: decision candles * (prompt tokens * their price + reply tokens * theirs). 0 for a free model; null while the price or the candles are unknown.
+             * @example 0.031
+             */
+            estimated_cost_usd: number | null;
             /** Fee Bps */
             fee_bps: number;
             /** Fill Timing */
@@ -3163,6 +3467,13 @@ export interface components {
             /** Win Rate Change */
             win_rate_change: number;
         };
+        /** TypeFigures */
+        TypeFigures: {
+            /** Count */
+            count: number;
+            /** Profitable */
+            profitable: number;
+        };
         /** UnreadCount */
         UnreadCount: {
             /** Count */
@@ -3223,6 +3534,22 @@ export interface components {
             timezone: string;
             /** Username */
             username: string | null;
+        };
+        /**
+         * VersionPerformance
+         * @description Of a version that was not tested yet, figures are 0.
+         */
+        VersionPerformance: {
+            /** Avg Pnl */
+            avg_pnl: number;
+            /** Best Pnl */
+            best_pnl: number;
+            /** Profitable Tests */
+            profitable_tests: number;
+            /** Tests Run */
+            tests_run: number;
+            /** Version */
+            version: number;
         };
     };
     responses: never;
@@ -3774,6 +4101,82 @@ export interface operations {
             };
             /** @description Conflict */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    get_agent_stats: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                agent_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentStatsAnswer"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not Found */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4947,6 +5350,73 @@ export interface operations {
             };
             /** @description Conflict */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    clean_up: {
+        parameters: {
+            query?: {
+                session_type?: "backtest" | "forward" | "all";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CleanedUp"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6199,6 +6669,35 @@ export interface operations {
             };
         };
     };
+    list_models: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelOut"][];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     list_notifications: {
         parameters: {
             query?: {
@@ -6705,6 +7204,87 @@ export interface operations {
             };
         };
     };
+    export_result: {
+        parameters: {
+            query?: {
+                format?: "json" | "csv";
+                include?: ("trades" | "reasoning" | "equity")[];
+            };
+            header?: never;
+            path: {
+                result_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                    "application/zip": unknown;
+                    "text/csv": unknown;
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     get_parity: {
         parameters: {
             query?: never;
@@ -6930,6 +7510,62 @@ export interface operations {
             };
             /** @description Unprocessable Entity */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    result_stats: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResultStatsAnswer"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
