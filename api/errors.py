@@ -9,7 +9,7 @@ ApiError (an HTTPException, so that it passes through the framework untouched)
 └── Unavailable    503 UPSTREAM_UNAVAILABLE
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +22,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 from typing_extensions import override
 
 from integrations.errors import IntegrationError
@@ -203,7 +205,20 @@ async def _answer_http_exception(request: Request, error: Exception) -> JsonResp
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the framework's signature
     if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for such a body
         error = Invalid(_UNREADABLE, ["body"])
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        error.headers = {"Allow": ", ".join(sorted(_methods_of(request.app.routes, request.scope)))}
     return _respond(request, error)
+
+
+def _methods_of(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
+    """Every method that the address answers to; the framework names those of one route."""
+    found: set[str] = set()
+    for route in routes:
+        if (included := getattr(route, "original_router", None)) is not None:
+            found |= _methods_of(included.routes, scope)
+        elif route.matches(scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return found
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> JsonResponse:
