@@ -10,9 +10,10 @@ LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --gen
 SOURCES := .
 # Much of the suite waits for servers: three processes keep two cores busy, longest files first.
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+FUZZ_EXAMPLES ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up test check bench lock
+.PHONY: help install install-dev demo up test check bench client fuzz lock
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -38,6 +39,14 @@ check: install-dev ## Format, lint, types, layers
 
 bench: install-dev ## Measure, and print the table of docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+client: install-dev ## Write the documents of the API and the TypeScript client anew, and check it
+	$(BIN)/python -m api.openapi docs/openapi.json
+	$(BIN)/python -m api.asyncapi docs/asyncapi.json
+	cd clients/typescript && npm ci && npm run generate && npm run check && npm run validate
+
+fuzz: install-dev ## Try each operation of the API with a hundred invented requests
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/contract/test_fuzzing.py -s --timeout 0
 
 lock: ## Resolve the dependencies anew: make lock [UPGRADE=--upgrade] [UV=path]
 	$(LOCK) $(UPGRADE) --group dev -o requirements-dev.lock

@@ -23,6 +23,7 @@ from db.repositories.finished_sessions import (
 from db.repositories.steps import StepRepository
 from events.durations import display_duration
 from events.payloads import percent, result_id
+from events.shapes import FinalStats
 from trading.metrics import (
     Costs,
     Metrics,
@@ -101,7 +102,7 @@ class Measured:
         """A positive magnitude."""
         return clamped_percent(self.metrics.max_drawdown or 0.0)
 
-    def final_stats(self, duration_seconds: float) -> dict[str, Any]:
+    def final_stats(self, duration_seconds: float) -> FinalStats:
         """The figures of `session_completed`."""
         return {
             "ending_capital": self.state.equity,

@@ -34,6 +34,7 @@ from events.payloads import (
     rejection_payload,
     thinking_payload,
 )
+from events.shapes import DecisionFacts
 from integrations.openrouter.schemas import ChatReply
 from trading.decisions import Decision
 from trading.simulation import SimulationState, Verdict
@@ -189,7 +190,7 @@ def _happened(question: Question, answer: Answer, verdict: Verdict) -> list[dict
         candle_index=index,
         estimate=verdict.estimate,
         overrides=verdict.overrides,
-        context=_decision_context(question, answer),
+        facts=_facts(question, answer),
     )
     found: list[dict[str, Any]] = [
         {"event": "ai_thinking", "data": thinking},
@@ -201,7 +202,7 @@ def _happened(question: Question, answer: Answer, verdict: Verdict) -> list[dict
     return found
 
 
-def _decision_context(question: Question, answer: Answer) -> dict[str, Any]:
+def _facts(question: Question, answer: Answer) -> DecisionFacts:
     settings = question.context.settings
     return {
         "decision_context": {

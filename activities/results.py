@@ -33,6 +33,14 @@ from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
 from db.repositories.watched_positions import WatchCandleRepository
 from events.payloads import percent, result_id, session_stats_payload, stats_payload
 from events.publisher import EventPublisher
+from events.shapes import (
+    AutoStopped,
+    FinalStats,
+    SessionCompleted,
+    SessionStopped,
+    Stats,
+    Trouble,
+)
 from events.types import iso_timestamp
 from trading.candles import Candle
 from trading.orders import ExitType, RejectionReason
@@ -304,16 +312,18 @@ def _final_events(
     ended, measured = end.ended, end.measured
     state = ended.step.state
     elapsed = numbering.elapsed_seconds(offset)
-    stats = stats_payload(
+    step_stats = stats_payload(
         state,
         context.rules,
         close=float(frame.candles.close[state.next_candle - 1]) if state.next_candle else 0.0,
         total_candles=context.total_candles,
-    ) | session_stats_payload(
+    )
+    session_stats = session_stats_payload(
         status="completed", elapsed_seconds=elapsed, cost_usd=numbering.cost_usd
     )
+    stats: Stats = {**step_stats, **session_stats}
     final_stats = measured.final_stats(elapsed)
-    completed = {
+    completed: SessionCompleted = {
         "session_id": str(context.session_id),
         "result_id": str(result_id(context.session_id)),
         "final_stats": final_stats,
@@ -329,13 +339,13 @@ def _final_events(
 
 
 def _live_end(
-    context: SessionContext, end: _End, numbering: Numbering, final_stats: dict[str, Any]
+    context: SessionContext, end: _End, numbering: Numbering, final_stats: FinalStats
 ) -> dict[str, Any]:
     """What a forward test says first: by whom, or by which limit, it was stopped."""
     ended, rules = end.ended, context.rules
     state = ended.step.state
     if state.ended is None:
-        stopped = {
+        stopped: SessionStopped = {
             "stopped_at": iso_timestamp(numbering.first_at),
             "reason": ended.reason,
             "position_closed": ended.step.closed is not None,
@@ -345,7 +355,7 @@ def _live_end(
     by_loss = state.ended is GuardReason.MAX_LOSS_EXCEEDED
     limit = rules.auto_stop_loss if by_loss else rules.max_total_drawdown
     actual = 1 - state.equity / rules.starting_capital if by_loss else state.drawdown
-    auto = {
+    auto: AutoStopped = {
         "reason": state.ended.value,
         "threshold": percent(limit),
         "actual": percent(actual),
@@ -371,7 +381,7 @@ async def _fail(
     )
     if numbering is None:
         raise superseded(input.session_id)
-    error = {
+    error: Trouble = {
         "error_code": input.error_code,
         "message": input.message,
         "candle_index": locked.cursor,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -45,6 +45,7 @@ from db.repositories.running_sessions import (
 from db.repositories.stepping import SteppingRepository
 from db.repositories.steps import NewStep, Numbering, StepRepository, StoredStep
 from events.publisher import EventPublisher
+from events.shapes import SessionPaused, SessionResumed, SpeedChanged, Trouble
 from events.types import iso_timestamp
 from trading.candles import Candle
 from trading.decisions import Cadence
@@ -439,20 +440,22 @@ def _control_row(
     )
 
 
-def _control_events(input: ControlInput, locked: LockedSession, at: str) -> list[dict[str, object]]:
+def _control_events(input: ControlInput, locked: LockedSession, at: str) -> list[dict[str, Any]]:
     if input.kind == "resume":
-        return [{"event": "session_resumed", "data": {"resumed_at": at}}]
+        resumed: SessionResumed = {"resumed_at": at}
+        return [{"event": "session_resumed", "data": resumed}]
     if input.kind == "speed":
-        return [{"event": "speed_changed", "data": {"speed": input.speed}}]
-    paused = {
+        changed: SpeedChanged = {"speed": str(input.speed)}
+        return [{"event": "speed_changed", "data": changed}]
+    paused: SessionPaused = {
         "paused_at": at,
         "current_candle": locked.cursor,
         "current_equity": locked.current_equity,
         "reason": input.reason,
     }
-    found: list[dict[str, object]] = [{"event": "session_paused", "data": paused}]
+    found: list[dict[str, Any]] = [{"event": "session_paused", "data": paused}]
     if input.message:
-        trouble = {
+        trouble: Trouble = {
             "error_code": input.reason.upper(),
             "message": input.message,
             "candle_index": max(locked.cursor - 1, 0),

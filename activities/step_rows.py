@@ -26,6 +26,7 @@ from events.payloads import (
     was_missed,
 )
 from events.records import StepRecord, count_events, step_events
+from events.shapes import SessionStats
 from events.types import Event
 from trading.candles import Candle
 from trading.orders import ExitType, Position, Trade
@@ -94,21 +95,21 @@ def happenings(
     found: list[dict[str, Any]] = []
     if step.rejected:
         index = step.candle_index if index is None else index
-        payload = rejection_payload(step.rejected, candle_index=index)
-        found.append({"event": "order_rejected", "data": payload})
+        rejected = rejection_payload(step.rejected, candle_index=index)
+        found.append({"event": "order_rejected", "data": rejected})
     if step.opened:
-        payload = position_opened_payload(
+        opened = position_opened_payload(
             step.opened,
             session_id=session_id,
             unrealized_pnl=step.opened.unrealized_pnl(close) if step.state.position else 0.0,
             reasoning=reasons.of(step.opened.decided_candle),
         )
-        found.append({"event": "position_opened", "data": payload})
+        found.append({"event": "position_opened", "data": opened})
     if step.closed:
-        payload = position_closed_payload(
+        closed = position_closed_payload(
             step.closed, session_id=session_id, reasoning=reasons.of_exit(step.closed)
         )
-        found.append({"event": "position_closed", "data": payload})
+        found.append({"event": "position_closed", "data": closed})
     return found
 
 
@@ -188,7 +189,7 @@ def stored_rows(candles: Sequence[SteppedCandle], numbering: Numbering) -> list[
                 first_seq=first_seq,
                 last_seq=first_seq + candle.event_count - 1,
                 happened_at=numbering.at(offset),
-                stats=candle.stats | session_stats(numbering, offset),
+                stats={**candle.stats, **session_stats(numbering, offset)},
                 events=candle.events,
             )
         )
@@ -196,7 +197,7 @@ def stored_rows(candles: Sequence[SteppedCandle], numbering: Numbering) -> list[
     return rows
 
 
-def session_stats(numbering: Numbering, offset: int) -> dict[str, Any]:
+def session_stats(numbering: Numbering, offset: int) -> SessionStats:
     """The part of an event's stats that the session's row knows, as its write found it."""
     return session_stats_payload(
         status=numbering.status,

@@ -10,7 +10,7 @@ ApiError (an HTTPException, so that it passes through the framework untouched)
 └── Unavailable      503 UPSTREAM_UNAVAILABLE
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +23,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 from typing_extensions import override
 
 from integrations.errors import IntegrationError
@@ -44,7 +46,6 @@ UNREACHABLE = (
 _logger = structlog.get_logger(__name__)
 
 _CODES = {
-    400: "BAD_REQUEST",
     401: "UNAUTHORIZED",
     403: "FORBIDDEN",
     404: "NOT_FOUND",
@@ -56,8 +57,9 @@ _CODES = {
     503: "UPSTREAM_UNAVAILABLE",
 }
 
+_UNREADABLE = "The request body cannot be read."
+
 _SENTENCES = {
-    400: "The request body cannot be read.",
     404: "There is nothing at this address.",
     405: "This address does not answer to that method.",
     413: "The request body is too large.",
@@ -214,7 +216,22 @@ def _respond(request: Request, error: HTTPException) -> JsonResponse:
 
 async def _answer_http_exception(request: Request, error: Exception) -> JsonResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the framework's signature
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for such a body
+        error = Invalid(_UNREADABLE, ["body"])
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        error.headers = {"Allow": ", ".join(sorted(_methods_of(request.app.routes, request.scope)))}
     return _respond(request, error)
+
+
+def _methods_of(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
+    """Every method that the address answers to; the framework names those of one route."""
+    found: set[str] = set()
+    for route in routes:
+        if (included := getattr(route, "original_router", None)) is not None:
+            found |= _methods_of(included.routes, scope)
+        elif route.matches(scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return found
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> JsonResponse:

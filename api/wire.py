@@ -5,13 +5,17 @@ are the front end's, as are `type` beside `event` and the other twins below.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import orjson
+from typing_extensions import TypedDict
 
 from events.payloads import iso_of_ms
+from events.shapes import Time, one_of
 from events.types import Event
+from trading.decisions import Action
 
 Payload = dict[str, Any]
 
@@ -20,7 +24,7 @@ Twins = Mapping[str, tuple[str, ...]]
 
 _CANDLE_NUMBER: Twins = MappingProxyType({"candle_index": ("candle_number",)})
 
-_TWINS: Mapping[str, Twins] = MappingProxyType(
+TWINS: Mapping[str, Twins] = MappingProxyType(
     {
         "candle": {"candle_index": ("index", "candle_number"), "total_candles": ("total",)},
         "candle_closed": {"candle_index": ("index", "candle_number"), "total_candles": ("total",)},
@@ -42,14 +46,6 @@ _TWINS: Mapping[str, Twins] = MappingProxyType(
     }
 )
 
-_ORDER_FIELDS = {
-    "entry_price": "entry_price",
-    "size": "size",
-    "leverage": "leverage",
-    "stop_loss": "stop_loss_price",
-    "take_profit": "take_profit_price",
-}
-
 
 def encode_frame(event: Event) -> str:
     """Return the frame of `event` as JSON text; NaN and infinity become null."""
@@ -66,9 +62,12 @@ def encode_frame(event: Event) -> str:
 
 def public_data(name: str, data: Mapping[str, Any]) -> Payload:
     """Return the event's data under both vocabularies, derived fields included."""
-    complete = _COMPLETIONS.get(name)
-    payload = dict(data) if complete is None else complete(data)
-    for first, others in _TWINS.get(name, {}).items():
+    payload = dict(data)
+    if (completion := COMPLETIONS.get(name)) is not None:
+        payload |= completion.fields_of(data)
+        for hidden in completion.hidden:
+            del payload[hidden]
+    for first, others in TWINS.get(name, {}).items():
         if first in payload:
             for other in others:
                 payload[other] = payload[first]
@@ -79,43 +78,106 @@ def progress_pct(done: int, total: int) -> float:
     return done / total * 100 if total else 0.0
 
 
-def _candle(data: Mapping[str, Any]) -> Payload:
-    payload = dict(data)
-    open_time = payload.pop("open_time")
-    payload["timestamp"] = iso_of_ms(open_time)
-    payload["progress_pct"] = progress_pct(data["candle_index"] + 1, data["total_candles"])
-    payload["candle"] = {
-        "time": open_time,
-        **{name: data[name] for name in ("open", "high", "low", "close", "volume")},
+class CandleNumbers(TypedDict):
+    """A candle as charts take it; `time` is its open in epoch ms."""
+
+    time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+class CandleFields(TypedDict):
+    """What clients read of a candle's time and of the test's progress."""
+
+    timestamp: Time
+    progress_pct: float
+    candle: CandleNumbers
+
+
+class ThinkingFields(TypedDict):
+    """Whether the model is done, in a word."""
+
+    status: Annotated[str, one_of(("analyzing", "complete"))]
+
+
+class DecisionFields(TypedDict):
+    """The action in capitals, and the order's fields once more at the root."""
+
+    action: Annotated[str, one_of(action.upper() for action in Action)]
+    estimated: Literal[True]
+    entry_price: float | None
+    size: float | None
+    leverage: float | None
+    stop_loss_price: float | None
+    take_profit_price: float | None
+
+
+class StatsFields(TypedDict):
+    """The share of the candles that is done."""
+
+    progress_pct: float
+
+
+def _candle(data: Mapping[str, Any]) -> CandleFields:
+    open_time = data["open_time"]
+    return {
+        "timestamp": iso_of_ms(open_time),
+        "progress_pct": progress_pct(data["candle_index"] + 1, data["total_candles"]),
+        "candle": {
+            "time": open_time,
+            "open": data["open"],
+            "high": data["high"],
+            "low": data["low"],
+            "close": data["close"],
+            "volume": data["volume"],
+        },
     }
-    return payload
 
 
-def _thinking(data: Mapping[str, Any]) -> Payload:
-    return {**data, "status": "complete" if data["is_complete"] else "analyzing"}
+def _thinking(data: Mapping[str, Any]) -> ThinkingFields:
+    return {"status": "complete" if data["is_complete"] else "analyzing"}
 
 
-def _decision(data: Mapping[str, Any]) -> Payload:
+def _decision(data: Mapping[str, Any]) -> DecisionFields:
     order = data["order"] or {}
     return {
-        **data,
-        **{public: order.get(name) for name, public in _ORDER_FIELDS.items()},
         "action": data["action"].upper(),
         "estimated": True,
+        "entry_price": order.get("entry_price"),
+        "size": order.get("size"),
+        "leverage": order.get("leverage"),
+        "stop_loss_price": order.get("stop_loss"),
+        "take_profit_price": order.get("take_profit"),
     }
 
 
-def _stats(data: Mapping[str, Any]) -> Payload:
-    done = progress_pct(data["current_candle"], data["total_candles"])
-    return {**data, "progress_pct": done}
+def _stats(data: Mapping[str, Any]) -> StatsFields:
+    return {"progress_pct": progress_pct(data["current_candle"], data["total_candles"])}
 
 
-_COMPLETIONS: Mapping[str, Callable[[Mapping[str, Any]], Payload]] = MappingProxyType(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What clients read beside an event's clean fields, or instead of them.
+
+    `shape` is the TypedDict that `fields_of` returns; `hidden` names what is left out.
+    """
+
+    shape: type
+    fields_of: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    hidden: tuple[str, ...] = ()
+
+
+_CANDLE = Completion(shape=CandleFields, fields_of=_candle, hidden=("open_time",))
+
+COMPLETIONS: Mapping[str, Completion] = MappingProxyType(
     {
-        "candle": _candle,
-        "candle_closed": _candle,
-        "ai_thinking": _thinking,
-        "ai_decision": _decision,
-        "stats_update": _stats,
+        "candle": _CANDLE,
+        "candle_closed": _CANDLE,
+        "ai_thinking": Completion(shape=ThinkingFields, fields_of=_thinking),
+        "ai_decision": Completion(shape=DecisionFields, fields_of=_decision),
+        "stats_update": Completion(shape=StatsFields, fields_of=_stats),
     }
 )

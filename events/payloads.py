@@ -8,13 +8,33 @@ from uuid import UUID, uuid5
 
 from events.durations import display_clock
 from events.prices import PriceTick
+from events.shapes import (
+    AppliedOverride,
+    CandleClosed,
+    CandleStepped,
+    Countdown,
+    DecisionFacts,
+    DecisionTaken,
+    EstimatedOrder,
+    OpenPosition,
+    OrderRejected,
+    PositionClosed,
+    PositionOpened,
+    PositionUpdate,
+    Price,
+    PriceStatus,
+    PriceUpdate,
+    SessionStats,
+    StepStats,
+    Thinking,
+)
 from trading.candles import Candle
 from trading.decisions import Decision, Override
 from trading.marks import Holding, mark
 from trading.orders import Position, Rejection, Side, Trade
 from trading.simulation import Estimate, Rules, SimulationState
 
-Payload = dict[str, Any]
+Payload = Mapping[str, Any]
 
 
 def trade_id(session_id: UUID, trade_number: int) -> UUID:
@@ -44,7 +64,7 @@ def candle_payload(
     index: int,
     total: int,
     missed: bool = False,
-) -> Payload:
+) -> CandleStepped:
     return {
         "candle_index": index,
         "total_candles": total,
@@ -61,9 +81,10 @@ def candle_payload(
 
 def candle_closed_payload(
     candle: Candle, *, index: int, missed: bool, paused: bool, ai_evaluating: bool
-) -> Payload:
+) -> CandleClosed:
     """A live candle that closed; `missed` when nobody was there to decide on it in time."""
-    return candle_payload(candle, {}, index=index, total=0, missed=missed) | {
+    return {
+        **candle_payload(candle, {}, index=index, total=0, missed=missed),
         "paused": paused,
         "ai_evaluating": ai_evaluating,
     }
@@ -76,7 +97,7 @@ def was_missed(found: Sequence[Mapping[str, Any]]) -> bool:
 
 def thinking_payload(
     *, candle_index: int, text: str, delta: str, is_complete: bool, attempt: int
-) -> Payload:
+) -> Thinking:
     return {
         "candle_index": candle_index,
         "text": text,
@@ -92,8 +113,8 @@ def decision_payload(
     candle_index: int,
     estimate: Estimate | None,
     overrides: Sequence[Override],
-    context: Mapping[str, Any],
-) -> Payload:
+    facts: DecisionFacts,
+) -> DecisionTaken:
     """The decision as the agent took it; prices and size are computed from this candle's close."""
     return {
         "candle_index": candle_index,
@@ -102,11 +123,11 @@ def decision_payload(
         "confidence": percent(decision.confidence),
         "order": None if estimate is None else _estimate_payload(decision, estimate),
         "overrides": [override_payload(each) for each in overrides],
-        **context,
+        **facts,
     }
 
 
-def _estimate_payload(decision: Decision, estimate: Estimate) -> Payload:
+def _estimate_payload(decision: Decision, estimate: Estimate) -> EstimatedOrder:
     return {
         "type": decision.action.value,
         "entry_price": estimate.entry_price,
@@ -117,11 +138,11 @@ def _estimate_payload(decision: Decision, estimate: Estimate) -> Payload:
     }
 
 
-def override_payload(override: Override) -> Payload:
+def override_payload(override: Override) -> AppliedOverride:
     return {"rule": override.rule, "from": override.before, "to": override.after}
 
 
-def rejection_payload(rejection: Rejection, *, candle_index: int) -> Payload:
+def rejection_payload(rejection: Rejection, *, candle_index: int) -> OrderRejected:
     return {
         "candle_index": candle_index,
         "reason": rejection.reason.value,
@@ -131,7 +152,7 @@ def rejection_payload(rejection: Rejection, *, candle_index: int) -> Payload:
 
 def position_opened_payload(
     position: Position, *, session_id: UUID, unrealized_pnl: float, reasoning: str
-) -> Payload:
+) -> PositionOpened:
     return {
         "trade_id": str(trade_id(session_id, position.trade_number)),
         "trade_number": position.trade_number,
@@ -149,7 +170,7 @@ def position_opened_payload(
     }
 
 
-def position_closed_payload(trade: Trade, *, session_id: UUID, reasoning: str) -> Payload:
+def position_closed_payload(trade: Trade, *, session_id: UUID, reasoning: str) -> PositionClosed:
     return {
         "trade_id": str(trade_id(session_id, trade.trade_number)),
         "trade_number": trade.trade_number,
@@ -177,7 +198,7 @@ def stats_payload(
     *,
     close: float,
     total_candles: int,
-) -> Payload:
+) -> StepStats:
     """How the test stands after a step; drawdown is negative, as live figures are.
 
     With `session_stats_payload` it makes up the data of `stats_update`.
@@ -198,12 +219,12 @@ def stats_payload(
     }
 
 
-def session_stats_payload(*, status: str, elapsed_seconds: float, cost_usd: float) -> Payload:
+def session_stats_payload(*, status: str, elapsed_seconds: float, cost_usd: float) -> SessionStats:
     """What the session's row adds to its stats."""
     return {"status": status, "elapsed_seconds": elapsed_seconds, "cost_usd": cost_usd}
 
 
-def open_position_payload(position: Position | None, close: float) -> Payload | None:
+def open_position_payload(position: Position | None, close: float) -> OpenPosition | None:
     if position is None:
         return None
     return {
@@ -230,7 +251,7 @@ def holding_of(shown: Mapping[str, Any]) -> Holding:
     )
 
 
-def price_payload(tick: PriceTick) -> Payload:
+def price_payload(tick: PriceTick) -> Price:
     return {
         "asset": tick.asset,
         "price": tick.price,
@@ -244,11 +265,11 @@ def price_payload(tick: PriceTick) -> Payload:
     }
 
 
-def price_status_payload(tick: PriceTick) -> Payload:
+def price_status_payload(tick: PriceTick) -> PriceStatus:
     return {"asset": tick.asset, "status": tick.status, "timestamp": tick.timestamp}
 
 
-def price_update_payload(tick: PriceTick) -> Payload:
+def price_update_payload(tick: PriceTick) -> PriceUpdate:
     """The price as a forward test's watchers are told it."""
     return {
         "price": tick.price,
@@ -258,7 +279,7 @@ def price_update_payload(tick: PriceTick) -> Payload:
     }
 
 
-def position_update_payload(holding: Holding, price: float) -> Payload:
+def position_update_payload(holding: Holding, price: float) -> PositionUpdate:
     """The open position at a price; the percentage is of its margin, distances are of the price."""
     marked = mark(holding, price)
     return {
@@ -273,7 +294,7 @@ def position_update_payload(holding: Holding, price: float) -> Payload:
 
 def countdown_payload(
     *, now_ms: int, next_close: int, next_decision: int | None, speed: float
-) -> Payload:
+) -> Countdown:
     """The time to the next close: in seconds of ours, and at the exchange.
 
     `next_decision` is the close at which the agent is asked next, None where it is not.

@@ -1,6 +1,6 @@
 """What the outside hears: one event, its envelope, and the encoding that travels through Redis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ class Event:
 
     seq: int | None
     event: str
-    data: dict[str, Any]
+    data: Mapping[str, Any]
     timestamp: str
 
 

@@ -13,10 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 from starlette.websockets import WebSocket
+from typing_extensions import TypedDict
 
 from api.controls import Controls
 from api.errors import ApiError
 from api.realtime.frames import error_message, own_message
+from events.shapes import ActionAnswer, CommandAck
 from events.types import iso_timestamp
 from integrations.errors import IntegrationError
 from workflows.policies import Speed
@@ -31,7 +33,7 @@ _SPEEDS: tuple[str, ...] = get_args(Speed)
 _logger = structlog.get_logger(__name__)
 
 Payload = Mapping[str, Any]
-Action = Callable[[Payload], Awaitable[Payload]]
+Action = Callable[[Payload], Awaitable[ActionAnswer]]
 
 
 class SocketAbused(Exception):
@@ -96,10 +98,30 @@ class Commands:
         if action not in self._actions:
             raise BadCommand(f"There is no action {action[:40]!r}.")
         answer = await self._actions[action](data)
-        self._say(own_message("command_ack", {"action": action, **answer}))
+        ack: CommandAck = {"action": action, **answer}
+        self._say(own_message("command_ack", ack))
 
     def _complain(self, error_code: str, sentence: str) -> None:
         self._say(error_message(error_code, sentence))
+
+
+class StopData(TypedDict, total=False):
+    """How a test is stopped: with its position closed, unless told otherwise."""
+
+    close_position: bool
+
+
+class SpeedData(TypedDict):
+    """How fast a test goes on."""
+
+    speed: Speed
+
+
+# What each action takes; `ping` and `pong` are understood by every socket.
+SOCKET_ACTIONS: Mapping[str, type | None] = MappingProxyType({"ping": None, "pong": None})
+SESSION_ACTIONS: Mapping[str, type | None] = MappingProxyType(
+    {"pause": None, "resume": None, "stop": StopData, "change_speed": SpeedData}
+)
 
 
 class SessionActions:
@@ -118,15 +140,15 @@ class SessionActions:
             }
         )
 
-    async def _pause(self, _: Payload) -> Payload:
+    async def _pause(self, _: Payload) -> ActionAnswer:
         since = await self._controls.pause(self._user_id, self._session_id)
         return {"status": "paused", "paused_at": iso_timestamp(since)}
 
-    async def _resume(self, _: Payload) -> Payload:
+    async def _resume(self, _: Payload) -> ActionAnswer:
         await self._controls.resume(self._user_id, self._session_id)
         return {"status": "running"}
 
-    async def _stop(self, data: Payload) -> Payload:
+    async def _stop(self, data: Payload) -> ActionAnswer:
         close_position = data.get("close_position", True)
         if not isinstance(close_position, bool):
             raise BadCommand("`close_position` is true or false.")
@@ -139,7 +161,7 @@ class SessionActions:
             "final_pnl": stopped.final_pnl_pct,
         }
 
-    async def _change_speed(self, data: Payload) -> Payload:
+    async def _change_speed(self, data: Payload) -> ActionAnswer:
         speed = data.get("speed")
         if speed not in _SPEEDS:
             raise BadCommand(f"`speed` is one of {', '.join(_SPEEDS)}.")
@@ -147,7 +169,7 @@ class SessionActions:
         return {"speed": speed}
 
 
-async def _ping(_: Payload) -> Payload:
+async def _ping(_: Payload) -> ActionAnswer:
     return {}
 
 

@@ -1,10 +1,11 @@
 """What goes out on sockets: events encoded once per process, and the relay's own messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from api.wire import encode_frame
+from events.shapes import Trouble
 from events.types import Event, iso_timestamp
 
 # More candles than this in one batch come out of a chunk; nobody's eye follows them one by one.
@@ -51,25 +52,23 @@ def _optional_candles(events: Sequence[Event]) -> frozenset[int | None]:
     return frozenset(seq for seq in stretch if seq not in shown)
 
 
-def own_event(name: str, data: dict[str, Any]) -> Event:
+def own_event(name: str, data: Mapping[str, Any]) -> Event:
     """Return an event of the relay itself: it has no number and is never replayed."""
     return Event(seq=None, event=name, data=data, timestamp=iso_timestamp(datetime.now(tz=UTC)))
 
 
-def own_message(name: str, data: dict[str, Any]) -> str:
+def own_message(name: str, data: Mapping[str, Any]) -> str:
     return encode_frame(own_event(name, data))
 
 
 def error_message(error_code: str, message: str) -> str:
-    return own_message(
-        "error",
-        {
-            "error_code": error_code,
-            "message": message,
-            "candle_index": None,
-            "recoverable": True,
-        },
-    )
+    trouble: Trouble = {
+        "error_code": error_code,
+        "message": message,
+        "candle_index": None,
+        "recoverable": True,
+    }
+    return own_message("error", trouble)
 
 
 def without_seq(event: Event) -> Event:

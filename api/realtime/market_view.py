@@ -1,5 +1,6 @@
 """What a forward test's watcher sees between its durable events: price, position, countdown."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -50,7 +51,7 @@ class MarketView:
         self._known_seq = session.last_seq
         self._next_candle = session.cursor
         self._newest_open: int | None = None
-        self._position: dict[str, Any] | None = session.open_position
+        self._position: Mapping[str, Any] | None = session.open_position
         self._opened_at = (session.open_position or {}).get("opened_at")
         self._is_paused = session.status == "paused"
         self._is_over = False
@@ -91,12 +92,12 @@ class MarketView:
             return None
         return self._status() or self._price(now) or self._held(now) or self._countdown(now)
 
-    def _note_candle(self, data: dict[str, Any]) -> None:
+    def _note_candle(self, data: Mapping[str, Any]) -> None:
         if data["candle_index"] >= self._next_candle - 1:
             self._next_candle = data["candle_index"] + 1
             self._newest_open = data["open_time"]
 
-    def _hold(self, position: dict[str, Any] | None, opened_at: str | None) -> None:
+    def _hold(self, position: Mapping[str, Any] | None, opened_at: str | None) -> None:
         self._position, self._opened_at = position, opened_at
         self._pending.add("position_update")
 

@@ -15,6 +15,13 @@ from api.realtime.market_view import cadence_of
 from api.realtime.watcher import NORMAL_CLOSURE, Watcher
 from api.wire import encode_frame
 from db.models.sessions import SessionRecord
+from events.shapes import (
+    ReplayComplete,
+    SessionConfig,
+    SessionInitialized,
+    SessionStarted,
+    Trouble,
+)
 from events.types import Event, iso_timestamp
 
 FINISHED = frozenset({"completed", "failed", "stopped"})
@@ -42,7 +49,8 @@ class Opening:
             await self._watcher.send(encode_frame(session_started(self._session)))
         await self._send_missed()
         await self._repeat_standing()
-        await self._watcher.send(own_message("replay_complete", {"last_seq": self._watcher.sent}))
+        complete: ReplayComplete = {"last_seq": self._watcher.sent}
+        await self._watcher.send(own_message("replay_complete", complete))
 
     async def _send_missed(self) -> None:
         is_shown = _everything if self._watcher.counts else coalesced(self._session)
@@ -126,37 +134,42 @@ def coalesced(session: SessionRecord) -> Callable[[Event], bool]:
 
 def session_initialized(session: SessionRecord) -> Event:
     """Return the greeting; its time is the session's own, so that it is the same every time."""
+    data: SessionInitialized = {
+        "session_id": str(session.id),
+        "agent_name": session.agent_name,
+        "asset": session.asset,
+        "timeframe": session.timeframe,
+        "total_candles": session.total_candles,
+        "start_date": _iso(session.start_date),
+        "end_date": _iso(session.end_date),
+        "starting_capital": session.starting_capital,
+        "playback_speed": session.playback_speed,
+        "test_type": session.type,
+        "config": _config(session),
+    }
     return Event(
         seq=None,
         event="session_initialized",
-        data={
-            "session_id": str(session.id),
-            "agent_name": session.agent_name,
-            "asset": session.asset,
-            "timeframe": session.timeframe,
-            "total_candles": session.total_candles,
-            "start_date": _iso(session.start_date),
-            "end_date": _iso(session.end_date),
-            "starting_capital": session.starting_capital,
-            "playback_speed": session.playback_speed,
-            "test_type": session.type,
-            "config": _config(session),
-        },
+        data=data,
         timestamp=iso_timestamp(session.created_at),
     )
 
 
 def session_started(session: SessionRecord) -> Event:
     """What a forward test says right after its greeting."""
+    data: SessionStarted = {
+        "session_id": str(session.id),
+        "started_at": _iso(session.started_at),
+    }
     return Event(
         seq=None,
         event="session_started",
-        data={"session_id": str(session.id), "started_at": _iso(session.started_at)},
+        data=data,
         timestamp=iso_timestamp(session.started_at or session.created_at),
     )
 
 
-def _config(session: SessionRecord) -> dict[str, Any]:
+def _config(session: SessionRecord) -> SessionConfig:
     return {
         "total_candles": session.total_candles,
         "asset": session.asset,
@@ -181,15 +194,13 @@ def _config(session: SessionRecord) -> dict[str, Any]:
 def _failure(session: SessionRecord) -> Event:
     """Say that a session is over which ended before it could say so itself."""
     error = session.error or {}
-    return own_event(
-        "error",
-        {
-            "error_code": error.get("error_code", "INTERNAL_ERROR"),
-            "message": error.get("message", "The test ended without a result."),
-            "candle_index": session.current_candle,
-            "recoverable": False,
-        },
-    )
+    trouble: Trouble = {
+        "error_code": error.get("error_code", "INTERNAL_ERROR"),
+        "message": error.get("message", "The test ended without a result."),
+        "candle_index": session.current_candle,
+        "recoverable": False,
+    }
+    return own_event("error", trouble)
 
 
 def _everything(_: Event) -> bool:

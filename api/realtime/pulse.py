@@ -7,6 +7,7 @@ from starlette.websockets import WebSocket
 
 from api.realtime.frames import own_message
 from api.realtime.transport import SocketTransport, transport_of
+from events.shapes import Heartbeat
 from events.types import iso_timestamp
 
 HEARTBEAT_S = 30.0
@@ -34,7 +35,8 @@ class Pulse:
         if now < self._beats_at:
             return None
         self._beats_at = now + HEARTBEAT_S
-        return own_message("heartbeat", {"server_time": iso_timestamp(datetime.now(tz=UTC))})
+        alive: Heartbeat = {"server_time": iso_timestamp(datetime.now(tz=UTC))}
+        return own_message("heartbeat", alive)
 
     def is_lost(self, now: float) -> bool:
         """Whether the client accepts nothing any more; its connection is then ended."""

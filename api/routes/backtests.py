@@ -63,7 +63,7 @@ async def list_active(services: InjectedServices, user: CurrentUser) -> ActiveSe
     return ActiveSessions(sessions=[ActiveSession.of(each) for each in active])
 
 
-@router.get("/{session_id}", responses=documented(404, 422))
+@router.get("/{session_id:uuid}", responses=documented(404, 422))
 async def get_backtest(
     services: InjectedServices, user: CurrentUser, session_id: UUID
 ) -> SessionAnswer:

@@ -57,7 +57,7 @@ async def list_active_forward_tests(
     return ActiveSessions(sessions=[ActiveSession.of(each) for each in active])
 
 
-@router.get("/{session_id}", responses=documented(404, 422))
+@router.get("/{session_id:uuid}", responses=documented(404, 422))
 async def get_forward_test(
     services: InjectedServices, user: CurrentUser, session_id: UUID
 ) -> ForwardAnswer:

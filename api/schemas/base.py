@@ -1,6 +1,5 @@
 """What all request and answer shapes share."""
 
-from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -55,14 +54,8 @@ def _storable(text: str) -> str:
     return text
 
 
-def _finite(number: float) -> float:
-    if not isfinite(number):
-        raise ValueError("must be a finite number")
-    return number
-
-
 # PostgreSQL stores any text but the null character.
 Text = Annotated[str, AfterValidator(_storable)]
-Finite = Annotated[float, AfterValidator(_finite)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Search = Annotated[Text, Field(max_length=200)]
 Page = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -1,5 +1,6 @@
 """What the end of a test reads back, and how it marks the session's row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -160,7 +161,7 @@ class FinishedSessionRepository:
             },
         )
 
-    async def fail(self, session_id: UUID, error: dict[str, Any], *, at: datetime) -> None:
+    async def fail(self, session_id: UUID, error: Mapping[str, Any], *, at: datetime) -> None:
         """Mark the session as failed; the caller holds the row's lock."""
         values = {"session_id": session_id, "at": at, "error": orjson.dumps(error).decode()}
         await self._session.execute(_FAIL, values)

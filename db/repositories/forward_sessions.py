@@ -1,5 +1,6 @@
 """What only forward tests store: the data set and the start they find when they begin."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,7 +46,7 @@ class Filled:
     `decided_candle` is None where no decision brought it about; `live_price` is the market's then.
     """
 
-    open_position: dict[str, Any] | None
+    open_position: Mapping[str, Any] | None
     decided_candle: int | None
     trade_id: UUID | None
     live_price: float

@@ -1,5 +1,6 @@
 """Trades as their session's steps write them: absolute values, so that a repeat changes nothing."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, LiteralString
@@ -56,7 +57,7 @@ class TradeRow:
     stop_loss: float | None
     take_profit: float | None
     liquidation_price: float | None
-    overrides: list[dict[str, Any]]
+    overrides: Sequence[Mapping[str, Any]]
     exit_price: float | None = None
     exit_time: int | None = None
     exit_candle: int | None = None

@@ -5,7 +5,7 @@ once), and numbers its events in the same statement that stores them: a write th
 the session as it expects stores nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
@@ -244,7 +244,7 @@ class CursorMove:
     equity: float
     pnl_pct: float
     max_drawdown_pct: float
-    open_position: dict[str, Any] | None
+    open_position: Mapping[str, Any] | None
     missed: int = 0
     paused: int = 0
 
@@ -262,7 +262,7 @@ class SteppedCandle:
     equity: float
     drawdown: float
     event_count: int
-    stats: dict[str, Any]
+    stats: Mapping[str, Any]
     events: Sequence[dict[str, Any]]
     state: bytes | None
 
@@ -343,13 +343,13 @@ class NewDecision:
     id: UUID
     candle_number: int
     close_time: int
-    candle_data: dict[str, Any]
+    candle_data: Mapping[str, Any]
     indicator_values: dict[str, Any]
     reasoning: str
     decision: str
     confidence: float | None
     order_data: dict[str, Any] | None
-    overrides: Sequence[dict[str, Any]]
+    overrides: Sequence[Mapping[str, Any]]
     prompt_hash: str
     prompt_text: bytes
     model_requested: str
@@ -577,5 +577,5 @@ def _decision(decision: NewDecision) -> dict[str, Any]:
     }
 
 
-def _json(value: dict[str, Any] | None) -> str | None:
+def _json(value: Mapping[str, Any] | None) -> str | None:
     return None if value is None else orjson.dumps(value).decode()

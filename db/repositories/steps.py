@@ -4,7 +4,7 @@ Numbers are given only to who names the session's `epoch` (one owner at a time) 
 (each candle once). What moves the cursor is written by `db.repositories.stepping`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -117,7 +117,7 @@ class NewStep:
     open_time: int | None = None
     equity: float | None = None
     drawdown: float | None = None
-    stats: dict[str, Any] | None = None
+    stats: Mapping[str, Any] | None = None
     events: Sequence[dict[str, Any]] = ()
     state: bytes | None = None
 
@@ -132,7 +132,7 @@ class StoredStep:
     first_seq: int
     last_seq: int
     happened_at: datetime
-    stats: dict[str, Any] | None
+    stats: Mapping[str, Any] | None
     events: Sequence[dict[str, Any]]
 
 
@@ -269,7 +269,7 @@ def _stored(row: Row[Any]) -> StoredStep:
     )
 
 
-def _json(value: dict[str, Any] | None) -> str | None:
+def _json(value: Mapping[str, Any] | None) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 

@@ -23,6 +23,7 @@ from db.engine import Database
 from events.payloads import candle_payload
 from events.publisher import EventPublisher
 from events.records import Phase, StepRecord, count_events, step_events
+from events.shapes import CandleStepped
 from events.types import Event
 from server import uvicorn_config
 from tests.api.world import Person, World, api_settings, created, upload
@@ -304,7 +305,7 @@ class Tape:
             "events": orjson.dumps(row.events).decode(),
         }
 
-    def _candle(self, row: StepRecord) -> dict[str, Any]:
+    def _candle(self, row: StepRecord) -> CandleStepped:
         if not self._indicators:
             plan = plan_indicators(INDICATORS)
             self._indicators = dict(compute_indicators(plan, self.series))

@@ -28,6 +28,23 @@ async def test_a_wrong_method_is_405(world: World) -> None:
         error_of(await http.post("/api/health"), 405, "METHOD_NOT_ALLOWED")
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/api/agents/00000000-0000-7000-8000-000000000000", "DELETE, GET, PUT"),
+        ("/api/arena/backtest/start", "POST"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_are_right(
+    world: World, path: str, allowed: str
+) -> None:
+    async with world.http() as http:
+        answer = await http.patch(path)
+
+    error_of(answer, 405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"] == allowed
+
+
 async def test_a_missing_token_is_401_and_says_what_is_wanted(world: World) -> None:
     async with world.http() as http:
         answer = await http.get("/api/users/me")
@@ -71,14 +88,14 @@ async def test_a_body_that_is_no_json_is_422(ada: Person) -> None:
         (b"[" * 100_000, "The request body cannot be read."),
     ],
 )
-async def test_a_body_that_cannot_be_read_is_400(
+async def test_a_body_that_cannot_be_read_is_422(
     ada: Person, content: bytes, sentence: str
 ) -> None:
     answer = await ada.http.post(
         "/api/agents", content=content, headers={"Content-Type": "application/json"}
     )
 
-    assert error_of(answer, 400, "BAD_REQUEST")["detail"] == sentence
+    assert error_of(answer, 422, "VALIDATION_ERROR")["detail"] == sentence
 
 
 @pytest.mark.parametrize(

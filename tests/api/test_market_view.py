@@ -77,7 +77,7 @@ def shown(view: MarketView, *, after: float = 0.0) -> dict[str, dict[str, Any]]:
     while (found := view.take(now)) is not None:
         assert found.event not in taken
         assert found.seq is None
-        taken[found.event] = found.data
+        taken[found.event] = dict(found.data)
     return taken
 
 
