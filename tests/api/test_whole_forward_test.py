@@ -13,7 +13,7 @@ from settings import ApiSettings
 from tests.api.live import live_world, quick_exchange, rising
 from tests.api.prices import watching as watching_price
 from tests.api.sockets import Address, serving
-from tests.api.world import Person, World, created, error_of, upload
+from tests.api.world import Person, World, created, error_of, opened_world, upload
 
 # Not the asset of other tests: a live data set is there for everybody's backtests.
 LIVE = {"asset": "link-usdt", "timeframe": "1h", "starting_capital": 10_000}

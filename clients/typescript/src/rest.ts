@@ -1023,8 +1023,52 @@ export interface paths {
         /**
          * Sync
          * @description Take over what the token's claims say of the user; a body is ignored.
+         *
+         *     An e-mail address that is still unknown is asked of Clerk, where `CLERK_SECRET_KEY` is set.
          */
         post: operations["sync"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhooks/clerk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Clerk Event
+         * @description Take over what Clerk tells of a user; sent twice under one `svix-id`, it counts once.
+         *
+         *     Of a user who was deleted the tests are stopped and the sockets closed.
+         */
+        post: operations["clerk_event"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Metrics
+         * @description This process's metrics for Prometheus; 404 where the installation has no METRICS_TOKEN.
+         */
+        get: operations["read_metrics"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1614,6 +1658,16 @@ export interface components {
             name: string;
             /** Start Date */
             start_date: string | null;
+        };
+        /** DeliveryAnswer */
+        DeliveryAnswer: {
+            /**
+             * Message
+             * @example Applied.
+             * @example Applied before.
+             * @example Nothing to do.
+             */
+            message: string;
         };
         /**
          * DifferenceOut
@@ -3613,6 +3667,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -3673,6 +3744,15 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Conflict */
             409: {
                 headers: {
@@ -3685,6 +3765,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3761,6 +3858,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3856,6 +3970,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -3937,6 +4068,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4032,6 +4180,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -4117,6 +4282,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -4187,6 +4369,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4269,6 +4468,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -4319,6 +4535,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4388,6 +4621,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4464,6 +4714,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4559,6 +4826,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -4629,6 +4913,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4711,6 +5012,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -4787,6 +5105,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -4857,6 +5192,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4948,6 +5300,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -5027,6 +5396,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5116,6 +5502,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5220,6 +5623,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -5270,6 +5690,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5366,6 +5803,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -5427,6 +5881,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5503,6 +5974,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5594,6 +6082,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -5673,6 +6178,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5777,6 +6299,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -5827,6 +6366,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5923,6 +6479,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -5990,6 +6563,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6040,6 +6630,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6102,6 +6709,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6152,6 +6776,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6224,6 +6865,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6308,6 +6966,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6375,6 +7050,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6450,6 +7142,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6502,6 +7211,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6564,6 +7290,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6614,6 +7357,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6687,6 +7447,23 @@ export interface operations {
                     "application/json": components["schemas"]["ModelOut"][];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6741,6 +7518,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6823,6 +7617,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6873,6 +7684,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -6935,6 +7763,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -6985,6 +7830,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -7108,6 +7970,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -7178,6 +8057,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -7259,6 +8155,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -7350,6 +8263,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -7429,6 +8359,23 @@ export interface operations {
             /** @description Unprocessable Entity */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -7517,6 +8464,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -7573,6 +8537,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -7623,6 +8604,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -7707,6 +8705,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -7757,6 +8772,23 @@ export interface operations {
             /** @description Forbidden */
             403: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -7832,6 +8864,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -7888,6 +8937,23 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -7899,6 +8965,167 @@ export interface operations {
             };
             /** @description Service Unavailable */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    clerk_event: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Needed; by Svix. */
+                "svix-id"?: string | null;
+                /** @description Needed; by Svix. */
+                "svix-signature"?: string | null;
+                /** @description Needed; by Svix. */
+                "svix-timestamp"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "data": {
+                 *         "email_addresses": [
+                 *           {
+                 *             "email_address": "ada@example.com",
+                 *             "id": "idn_1"
+                 *           }
+                 *         ],
+                 *         "first_name": "Ada",
+                 *         "id": "user_2aBcDeFgHiJk",
+                 *         "image_url": "https://img.clerk.com/ada",
+                 *         "last_name": "Lovelace",
+                 *         "primary_email_address_id": "idn_1",
+                 *         "updated_at": 1764238521000,
+                 *         "username": "ada"
+                 *       },
+                 *       "object": "event",
+                 *       "type": "user.updated"
+                 *     }
+                 */
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryAnswer"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests. Every answer of a limited address has the last three headers. */
+            429: {
+                headers: {
+                    /** @description Seconds until a request passes again. */
+                    "Retry-After"?: number;
+                    /** @description Requests that pass at once. */
+                    "X-RateLimit-Limit"?: number;
+                    /** @description Requests that pass now. */
+                    "X-RateLimit-Remaining"?: number;
+                    /** @description Seconds until as many pass as ever. */
+                    "X-RateLimit-Reset"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    read_metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
                 headers: {
                     [name: string]: unknown;
                 };
