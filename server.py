@@ -11,7 +11,7 @@ import uvicorn
 import uvloop
 from cryptography.fernet import Fernet, MultiFernet
 from pydantic import SecretStr
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -25,7 +25,7 @@ from api.dependencies import Services
 from api.forward_tests import ForwardTests
 from api.late_connection import connecting_late
 from api.metrics import ApiMetrics
-from api.rate_limits import Kind, RateLimits, quotas_of
+from api.rate_limits import COUNTED_AT_ONCE, Kind, RateLimits, quotas_of
 from api.realtime.backlog import Backlog
 from api.realtime.prices import PriceRelay
 from api.realtime.relay import Relay
@@ -55,9 +55,6 @@ REDIS_CONNECT_TIMEOUT_S = 2.0
 REDIS_COMMANDS = 200
 # Every request waits to be counted, so Redis that hangs is soon given up, and all may pass.
 COUNTING_PATIENCE_S = 0.5
-# Few, so that a burst is counted within that time although it finds none open: each is busy for
-# less than a millisecond, and who waits for one too long passes as well.
-COUNTING_CONNECTIONS = 5
 # Each session and asset that somebody watches takes a connection; a Redis server has 10,000 by
 # default.
 WATCHED = 4_000
@@ -182,15 +179,13 @@ def _inherited_listener() -> socket.socket | None:
 
 def _counting(settings: ApiSettings) -> Redis:
     """A client of its own for the rate limits, which tries once and not for long."""
-    pool = BlockingConnectionPool.from_url(
+    return Redis.from_url(
         settings.redis_url.get_secret_value(),
-        max_connections=COUNTING_CONNECTIONS,
-        timeout=COUNTING_PATIENCE_S,
+        max_connections=COUNTED_AT_ONCE,
         socket_timeout=COUNTING_PATIENCE_S,
         socket_connect_timeout=COUNTING_PATIENCE_S,
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis.from_pool(pool)
 
 
 def _quotas(settings: ApiSettings) -> Mapping[Kind, Quota]:

@@ -1,6 +1,8 @@
 """How often somebody may ask: reads, writes and starts of tests, each from a bucket of its own."""
 
+import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Literal
 
 import structlog
@@ -13,6 +15,10 @@ from api.token_buckets import Quota, Take, TokenBuckets
 Kind = Literal["reads", "writes", "starts"]
 
 _READS_PER_WRITE = 10
+# Each takes less than a millisecond, and a connection.
+COUNTED_AT_ONCE = 5
+# So long Redis is not asked again after it failed: nobody waits for it twice.
+REST_S = 1.0
 
 _logger = structlog.get_logger(__name__)
 
@@ -27,7 +33,11 @@ def quotas_of(*, writes_per_minute: int, starts_per_minute: int) -> Mapping[Kind
 
 
 class RateLimits:
-    """Counts requests, for all API processes together."""
+    """Counts requests, for all API processes together.
+
+    Those that come at once are counted in turn, so that a flood is never taken for a slow Redis.
+    Where Redis fails, all may pass for a moment, those who wait for their turn as well.
+    """
 
     def __init__(
         self, buckets: TokenBuckets, quotas: Mapping[Kind, Quota], metrics: ApiMetrics
@@ -35,15 +45,25 @@ class RateLimits:
         self._buckets = buckets
         self._quotas = quotas
         self._metrics = metrics
+        self._turns = asyncio.Semaphore(COUNTED_AT_ONCE)
+        self._rests_until = 0.0
 
     async def take(self, who: str, kind: Kind) -> Take | None:
         """Count a request of somebody's; None where Redis does not answer, and all may pass."""
-        try:
-            take = await self._buckets.take(f"alphalab:limit:{kind}:{who}", self._quotas[kind])
-        except (RedisError, OSError) as e:
+        async with self._turns:
+            take = await self._take(f"alphalab:limit:{kind}:{who}", self._quotas[kind])
+        if take is None:
             self._metrics.rate_limiter_failures.inc()
-            _logger.warning("request_not_counted", error=type(e).__name__)
-            return None
-        if not take.is_granted:
+        elif not take.is_granted:
             self._metrics.rate_limited.labels(kind).inc()
         return take
+
+    async def _take(self, name: str, quota: Quota) -> Take | None:
+        if monotonic() < self._rests_until:
+            return None
+        try:
+            return await self._buckets.take(name, quota)
+        except (RedisError, OSError) as e:
+            self._rests_until = monotonic() + REST_S
+            _logger.warning("requests_not_counted", error=type(e).__name__)
+            return None
