@@ -26,6 +26,7 @@ def _run(*arguments: str) -> Result:
     [
         ("token",),
         ("down",),
+        ("keys", "rotate"),
         ("parity", "00000000-0000-7000-8000-000000000000"),
         ("candles", "import", "candles.csv", "--asset", "BTC/USDT", "--timeframe", "1h"),
     ],

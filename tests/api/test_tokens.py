@@ -20,7 +20,8 @@ from tests.api.sockets import refusal, serving
 from tests.api.world import World, error_of, opened_world
 from tests.loopback import ScriptedServer, response, serve_script
 
-SLOW_S = 1.0
+SLOW_S = 2.0
+FLOOD_S = 10.0
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
@@ -200,8 +201,8 @@ async def test_a_flood_of_unknown_keys_asks_the_issuer_once(
 
     assert statuses == [401] * 200
     assert served.status_code == 200
-    assert time.perf_counter() - began < 10 * SLOW_S
-    # One when the first of them came and the keys were older than a minute; these are not.
+    assert time.perf_counter() - began < FLOOD_S
+    # Asked less than a minute ago, the issuer is left alone.
     assert len(jwks.requests) == 1
 
 

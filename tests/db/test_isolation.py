@@ -391,6 +391,18 @@ async def test_the_user_does_not_leak_between_pooled_transactions(
         await database.dispose()
 
 
+async def test_the_connections_that_steps_use_change_hands_with_their_user(
+    catalogue: Catalogue, one_connection: Database
+):
+    people = (catalogue.a, catalogue.b)
+    for table in catalogue.tables:
+        for viewer, owner in itertools.product(people, people):
+            query = f"SELECT 1 FROM {table.name} WHERE {where_key(table, owner[table.name])}"
+            async with one_connection.statements_for_user(user_of(viewer)) as driver:
+                found = await (await driver.execute(sql.SQL(query))).fetchall()
+            assert len(found) == (viewer is owner), table.name
+
+
 async def test_a_user_may_not_change_what_the_system_decides(
     catalogue: Catalogue, one_connection: Database
 ):

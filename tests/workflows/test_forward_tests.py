@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from activities.reconciliation import Reconciler
 from db.recordings import load_recording
@@ -184,6 +185,29 @@ async def test_a_test_whose_workflow_was_lost_is_started_again_from_its_row(
     steps = await live_apart.events(session_id, "candle_closed")
     assert [step["data"]["candle_index"] for step in steps] == list(range(row["cursor"]))
     assert await traded(live_apart, row) == await backtested(live_apart, row) != []
+
+
+async def test_the_forward_test_of_a_user_who_was_deactivated_is_stopped(live_apart: Laboratory):
+    async with live_apart.worker():
+        running, lost = await live_apart.started(FLIP), await live_apart.started(FLIP)
+        for each in (running, lost):
+            await stepped_into(live_apart, each)
+        await live_apart.client.get_workflow_handle(workflow_id(lost, "forward")).terminate(
+            "a test"
+        )
+        async with live_apart.database.as_system() as session:
+            await session.execute(
+                text("UPDATE users SET is_active = false WHERE id = :id"),
+                {"id": live_apart.user_id},
+            )
+
+        await Reconciler(live_apart.database, live_apart.temporal).run_once()
+        for each in (running, lost):
+            await live_apart.ended(each, type="forward")
+
+    for each in (running, lost):
+        row = await live_apart.session_row(each)
+        assert (row["status"], row["open_position"]) == ("stopped", None)
 
 
 async def test_a_decision_that_comes_after_the_next_close_is_kept_and_fills_nothing(
