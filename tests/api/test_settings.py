@@ -165,3 +165,14 @@ async def stored_rules(world: World, session_id: str) -> dict[str, Any]:
         )
     rules: dict[str, Any] = found.scalar_one()
     return rules
+
+
+@pytest.mark.parametrize("wrong", [False, "5", "NaN"])
+async def test_a_limit_is_a_number_and_nothing_that_may_be_read_as_one(
+    ada: Person, wrong: object
+) -> None:
+    error_of(
+        await ada.put("/api/users/me/settings", {"max_total_drawdown_pct": wrong}),
+        422,
+        "VALIDATION_ERROR",
+    )
