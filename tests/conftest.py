@@ -29,6 +29,7 @@ LONGEST = (
     "tests/local/test_demo.py",
     "tests/workflows/test_positions_between_closes.py",
     "tests/workflows/test_model_trouble.py",
+    "tests/contract/test_contract.py",
     "tests/local/test_demo_forward.py",
     "tests/api/test_whole_forward_test.py",
     "tests/workflows/test_fetched_backtests.py",

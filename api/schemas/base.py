@@ -56,6 +56,8 @@ def _storable(text: str) -> str:
 
 # PostgreSQL stores any text but the null character.
 Text = Annotated[str, AfterValidator(_storable)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# A number or a flag, and nothing that may be read as one: `false` is no limit of 0.
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Search = Annotated[Text, Field(max_length=200)]
 Page = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, Field
 
 from api.schemas.arena import Asset
-from api.schemas.base import Finite, RequestBody, Shape, Text
+from api.schemas.base import Finite, Flag, RequestBody, Shape, Text
 from trading.candles import Timeframe
 from workflows.policies import Speed
 
@@ -103,17 +103,17 @@ class SettingsAnswer(Shape):
 
 
 class EmailChanges(RequestBody):
-    test_completed: bool | None = None
-    trade_executed: bool | None = None
-    daily_summary: bool | None = None
-    stop_loss_hit: bool | None = None
-    marketing: bool | None = None
+    test_completed: Flag | None = None
+    trade_executed: Flag | None = None
+    daily_summary: Flag | None = None
+    stop_loss_hit: Flag | None = None
+    marketing: Flag | None = None
 
 
 class InappChanges(RequestBody):
-    show_toasts: bool | None = None
-    sound_effects: bool | None = None
-    desktop_notifications: bool | None = None
+    show_toasts: Flag | None = None
+    sound_effects: Flag | None = None
+    desktop_notifications: Flag | None = None
 
 
 class SettingsChanges(RequestBody):
@@ -121,9 +121,9 @@ class SettingsChanges(RequestBody):
 
     theme: Theme | None = None
     accent_color: AccentColor | None = None
-    sidebar_collapsed: bool | None = None
-    chart_grid_lines: bool | None = None
-    chart_crosshair: bool | None = None
+    sidebar_collapsed: Flag | None = None
+    chart_grid_lines: Flag | None = None
+    chart_crosshair: Flag | None = None
     chart_candle_colors: Annotated[Text, Field(min_length=1, max_length=50)] | None = None
     email_notifications: EmailChanges | None = None
     inapp_notifications: InappChanges | None = None
@@ -131,10 +131,10 @@ class SettingsChanges(RequestBody):
     default_timeframe: Annotated[Text, AfterValidator(_timeframe)] | None = None
     default_capital: Annotated[Finite, Field(ge=100, le=1_000_000)] | None = None
     default_playback_speed: Speed | None = None
-    safety_mode_default: bool | None = None
-    allow_leverage_default: bool | None = None
+    safety_mode_default: Flag | None = None
+    allow_leverage_default: Flag | None = None
     max_position_size_pct: Annotated[Finite, Field(ge=1, le=100)] | None = None
-    max_leverage: Annotated[int, Field(ge=1, le=10)] | None = None
+    max_leverage: Annotated[int, Field(strict=True, ge=1, le=10)] | None = None
     # At 0 no order with a stop could be placed, and every test would pass without a trade.
     max_loss_per_trade_pct: Annotated[Finite, Field(gt=0, le=100)] | None = None
     max_daily_loss_pct: Percentage | None = Field(None, description="0 switches the guard off.")

@@ -165,3 +165,19 @@ async def stored_rules(world: World, session_id: str) -> dict[str, Any]:
         )
     rules: dict[str, Any] = found.scalar_one()
     return rules
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_total_drawdown_pct": False},
+        {"max_total_drawdown_pct": "5"},
+        {"max_leverage": True},
+        {"allow_leverage_default": 0},
+        {"email_notifications": {"marketing": "no"}},
+    ],
+)
+async def test_numbers_and_flags_are_such_and_nothing_that_may_be_read_as_one(
+    ada: Person, wrong: dict[str, object]
+) -> None:
+    error_of(await ada.put("/api/users/me/settings", wrong), 422, "VALIDATION_ERROR")
