@@ -6,8 +6,7 @@ with the raw reply, whatever the reply is worth; an attempt that comes later goe
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -137,11 +136,25 @@ class DecisionActivities:
         """Return the recorded decision of a candle, buying it first if there is none."""
         with activity_failures(), model_failures(), heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
-            question = await self._prepare(context, input)
-            if question is None:
-                return await self._recorded(context, input)
-            decided = await self._decide(question)
+            decided = await self._decide_in_turn(context, input)
             return decided or await self._recorded(context, input)
+
+    async def _decide_in_turn(
+        self, context: SessionContext, input: DecisionInput
+    ) -> DecisionResult | None:
+        """Decide while holding one of the key's slots; None when the decision is recorded."""
+        question = await self._prepare(context, input)
+        if question is None or question.api_key is None:
+            return question and await self._decide(question)
+        slots = self._slots.of(question.api_key)
+        if not slots.locked():
+            async with slots:
+                return await self._decide(question)
+        # What was read before a wait is old after it: the key, the owner, the calls.
+        await self._note_refusal(question, 1)
+        async with slots:
+            question = await self._prepare(context, input)
+            return question and await self._decide(question)
 
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> Question | None:
         """Open the first call and compose the prompt; None when the decision is recorded."""
@@ -223,29 +236,12 @@ class DecisionActivities:
             made = await self._open(question, call_no)
         if made is not None and _is_done(made):
             return stored_reply(made)
-        async with self._slot(question, call_no):
-            purchase = asyncio.create_task(self._buy(question, call_no, messages, earlier))
-            try:
-                return await asyncio.shield(purchase)
-            except asyncio.CancelledError:
-                await _let_it_end(purchase)
-                raise
-
-    @asynccontextmanager
-    async def _slot(self, question: Question, call_no: int) -> AsyncIterator[None]:
-        """Hold one of the key's slots; a call that is given up before it has one was never made."""
-        if question.api_key is None:
-            raise no_api_key()
-        slots = self._slots.of(question.api_key)
+        purchase = asyncio.create_task(self._buy(question, call_no, messages, earlier))
         try:
-            await slots.acquire()
+            return await asyncio.shield(purchase)
         except asyncio.CancelledError:
-            await self._note_refusal(question, call_no)
+            await _let_it_end(purchase)
             raise
-        try:
-            yield
-        finally:
-            slots.release()
 
     async def _open(self, question: Question, call_no: int) -> ModelCallRow | None:
         """Note that a call is about to be made; return it where a twin attempt was quicker."""

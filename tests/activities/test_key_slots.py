@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
 from activities.key_slots import KeySlots
 from tests.activities.experiments import Bench
@@ -67,8 +68,9 @@ async def test_a_call_that_is_given_up_while_it_waits_was_never_made(
     first = asyncio.create_task(busy.decide())
     await until_sent(process, 1)
     second = asyncio.create_task(waiting.decide())
-    while await bench.calls(session_id) != {(0, 1): "started"}:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while await bench.calls(session_id) != {(0, 1): "refused"}:
+            await asyncio.sleep(0.01)
 
     await asyncio.sleep(A_WHILE_S)
     second.cancel()
@@ -82,6 +84,26 @@ async def test_a_call_that_is_given_up_while_it_waits_was_never_made(
     assert len(process.sent) == 2
     row = await bench.laboratory.session_row(session_id)
     assert row["possibly_paid_twice"] == 0
+
+
+async def test_a_key_that_was_taken_away_while_a_call_waits_pays_for_nothing(
+    bench: Bench, process: Process
+):
+    _, busy = await asking(bench, process)
+    session_id, waiting = await asking(bench, process)
+    first = asyncio.create_task(busy.decide())
+    await until_sent(process, 1)
+    second = asyncio.create_task(waiting.decide())
+    async with asyncio.timeout(10):
+        while await bench.calls(session_id) != {(0, 1): "refused"}:
+            await asyncio.sleep(0.01)
+    await bench.laboratory.give_key(session_id, None)
+
+    await first
+    with pytest.raises(ApplicationError) as told:
+        await second
+    assert told.value.type == "no_api_key" or "key" in str(told.value)
+    assert len(process.sent) == 1
 
 
 async def test_a_failed_call_gives_its_slot_back(bench: Bench, process: Process):
