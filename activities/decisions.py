@@ -144,8 +144,10 @@ class DecisionActivities:
     ) -> DecisionResult | None:
         """Decide while holding one of the key's slots; None when the decision is recorded."""
         question = await self._prepare(context, input)
-        if question is None or question.api_key is None:
-            return question and await self._decide(question)
+        if question is None:
+            return None
+        if question.api_key is None:  # enough for what is bought already
+            return await self._decide(question)
         slots = self._slots.of(question.api_key)
         if not slots.locked():
             async with slots:
@@ -153,8 +155,8 @@ class DecisionActivities:
         # What was read before a wait is old after it: the key, the owner, the calls.
         await self._note_refusal(question, 1)
         async with slots:
-            question = await self._prepare(context, input)
-            return question and await self._decide(question)
+            again = await self._prepare(context, input)
+            return None if again is None else await self._decide(again)
 
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> Question | None:
         """Open the first call and compose the prompt; None when the decision is recorded."""

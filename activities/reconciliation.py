@@ -87,8 +87,10 @@ class Reconciler:
             if self._watch is not None:
                 await self._watch.renew(session)
             sessions = ReconcileRepository(session)
+            restored = await self._each(await sessions.stale(unchanged_for), self._restore)
+            # Last, so that tests which cannot be stopped keep nobody else's from going on.
             await self._each(await sessions.of_the_deactivated(), self._stop)
-            return await self._each(await sessions.stale(unchanged_for), self._restore)
+            return restored
 
     async def _each(
         self,

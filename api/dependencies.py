@@ -18,7 +18,7 @@ from typing_extensions import override
 from api.backtests import Backtests
 from api.config import ApiConfig
 from api.controls import Controls
-from api.errors import Forbidden, Unauthorized
+from api.errors import AccountDeactivated, Unauthorized
 from api.forward_tests import ForwardTests
 from api.metrics import ApiMetrics
 from api.rate_limits import RateLimits
@@ -91,7 +91,7 @@ _bearer = HTTPBearer(
 async def sign_in(services: Services, token: str) -> UserRecord:
     """Return the token's user, created at first sight.
 
-    Raises Unauthorized for a bad token and Forbidden for a deactivated user.
+    Raises Unauthorized for a bad token and AccountDeactivated for a deactivated user.
     """
     return await _known_user(services, await _verified(services, token))
 
@@ -119,7 +119,7 @@ async def _known_user(services: Services, claims: TokenClaims) -> UserRecord:
 
 def check_active(user: UserRecord) -> None:
     if not user.is_active:
-        raise Forbidden("This account is deactivated.")
+        raise AccountDeactivated
 
 
 def client_address(connection: HTTPConnection) -> str:

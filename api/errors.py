@@ -115,6 +115,13 @@ class Forbidden(ApiError):
         super().__init__(403, "FORBIDDEN", detail)
 
 
+class AccountDeactivated(Forbidden):
+    """The user has been shut out."""
+
+    def __init__(self) -> None:
+        super().__init__("This account is deactivated.")
+
+
 class Conflict(ApiError):
     """The request does not fit the state that things are in."""
 

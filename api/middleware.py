@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from api.dependencies import claims_of, client_address
 from api.errors import ApiError, TooManyRequests, Unauthorized, error_response, internal_error
@@ -35,8 +36,9 @@ _EXPOSED_HEADERS = [
     "Content-Disposition",
 ]
 
-# Whoever watches over the installation must get through.
-_UNLIMITED = frozenset({"/api/health", "/api/ready", "/metrics"})
+# Whoever watches over the installation must get through, and so must Clerk: what it sends is
+# signed, and strangers at its address must not keep it from telling who was deleted.
+_UNLIMITED = frozenset({"/api/health", "/api/ready", "/metrics", "/api/webhooks/clerk"})
 _STARTS = frozenset({"/api/arena/backtest/start", "/api/arena/forward/start"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -128,6 +130,9 @@ class RateLimitMiddleware:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._shake_hands(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["path"] in _UNLIMITED:
             await self._app(scope, receive, send)
             return
@@ -141,6 +146,20 @@ class RateLimitMiddleware:
             return
         refusal = TooManyRequests(take.retry_after_s)
         await error_response(refusal, scope["state"]["request_id"])(scope, receive, send)
+
+    async def _shake_hands(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count a handshake against its address, whose token is looked at later.
+
+        A price feed that nobody follows yet is started for whoever asks: that counts as a write.
+        """
+        socket = WebSocket(scope, receive, send)
+        kind: Kind = "writes" if scope["path"].startswith("/ws/prices/") else "reads"
+        take = await self._limits.take(f"address:{client_address(socket)}", kind)
+        if take is None or take.is_granted:
+            await self._app(scope, receive, send)
+            return
+        refusal = error_response(TooManyRequests(take.retry_after_s), uuid4().hex)
+        await socket.send_denial_response(refusal)
 
 
 async def _asker(request: Request) -> str:

@@ -17,6 +17,8 @@ Kind = Literal["reads", "writes", "starts"]
 _READS_PER_WRITE = 10
 # Each takes less than a millisecond, and a connection.
 COUNTED_AT_ONCE = 5
+# So long a request waits to be counted: no flood takes that long, and a slow Redis must not either.
+PATIENCE_S = 2.0
 # So long Redis is not asked again after it failed: nobody waits for it twice.
 REST_S = 1.0
 
@@ -50,8 +52,11 @@ class RateLimits:
 
     async def take(self, who: str, kind: Kind) -> Take | None:
         """Count a request of somebody's; None where Redis does not answer, and all may pass."""
-        async with self._turns:
-            take = await self._take(f"alphalab:limit:{kind}:{who}", self._quotas[kind])
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._turns:
+                take = await self._take(f"alphalab:limit:{kind}:{who}", self._quotas[kind])
+        except TimeoutError:  # each is answered, and all of them too slowly
+            take = None
         if take is None:
             self._metrics.rate_limiter_failures.inc()
         elif not take.is_granted:

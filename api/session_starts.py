@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.config import ApiConfig
-from api.errors import Conflict, NotFound, Unavailable
+from api.errors import AccountDeactivated, Conflict, NotFound, Unavailable
 from api.idempotency import check_same
 from api.schemas.arena import StartTest
 from db.engine import Database
@@ -26,8 +26,13 @@ _PERCENT = 100
 _RULES = TypeAdapter(Rules)
 
 
-def check_room(config: ApiConfig, user: UserRecord, active: int) -> None:
-    """Raise a Conflict where the user's plan allows no more tests at once."""
+def check_room(config: ApiConfig, user: UserRecord, active: int | None) -> None:
+    """Raise a Conflict where the user's plan allows no more tests at once.
+
+    And AccountDeactivated where `active` is None: the user was shut out during the request.
+    """
+    if active is None:
+        raise AccountDeactivated
     allowed = config.active_tests_allowed(user.plan)
     if allowed is not None and active >= allowed:
         raise Conflict(

@@ -163,7 +163,10 @@ class Channel:
             _logger.warning("session_not_compared", error=type(e).__name__)
             return
         for watcher in self.watchers:
-            if standing is None or not standing.is_active:
+            if standing is None:
+                watcher.close(NORMAL_CLOSURE, "the session was removed")
+                continue
+            if not standing.is_active:
                 watcher.cut_off()
                 continue
             watcher.expect(standing.last_seq)

@@ -216,7 +216,7 @@ class Watcher:
         except (SQLAlchemyError, OSError) as e:
             _logger.warning("session_not_compared", error=type(e).__name__)
             return
-        if standing is None or not standing.is_active:
+        if standing is not None and not standing.is_active:
             raise Deactivated
 
     def _look(self) -> Event | None:

@@ -69,11 +69,14 @@ class SessionRepository:
         """Return the sessions that have not ended, the newest first."""
         return await self._statuses(col(TradingSession.status).in_(UNFINISHED), *_of_type(type))
 
-    async def count_active(self, user_id: UUID) -> int:
-        """How many sessions have not ended; starts of one user wait for each other from here on."""
-        await self._session.execute(
-            select(col(User.id)).where(col(User.id) == user_id).with_for_update(key_share=True)
-        )
+    async def count_active(self, user_id: UUID) -> int | None:
+        """How many sessions have not ended; starts of one user wait for each other from here on.
+
+        None for a user who was deactivated: whoever does that waits for this lock as well.
+        """
+        user = select(col(User.is_active)).where(col(User.id) == user_id)
+        if not await self._session.scalar(user.with_for_update(key_share=True)):
+            return None
         query = select(func.count()).where(
             col(TradingSession.user_id) == user_id, col(TradingSession.status).in_(UNFINISHED)
         )

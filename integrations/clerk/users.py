@@ -83,12 +83,12 @@ def read_id(document: Mapping[str, Any]) -> str:
 
 
 def _primary_address(user: Mapping[str, Any]) -> str | None:
-    """The address that the user has chosen, else the first."""
+    """The address that the user has chosen; others may be unconfirmed, and somebody else's."""
     listed = user.get("email_addresses")
     addresses = listed if isinstance(listed, list) else []
     primary = user.get("primary_email_address_id")
     for each in addresses:
-        if isinstance(each, dict) and primary in (None, each.get("id")):
+        if isinstance(each, dict) and primary is not None and primary == each.get("id"):
             return _text(each.get("email_address"))
     return None
 

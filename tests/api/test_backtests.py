@@ -383,3 +383,20 @@ def shifted(series: CandleSeries, by: timedelta) -> CandleSeries:
         close=series.close,
         volume=series.volume,
     )
+
+
+async def test_a_user_who_is_shut_out_while_a_start_is_under_way_starts_nothing(
+    world: World, ada: Person, agent: dict[str, Any]
+) -> None:
+    await ada.get("/api/users/me")  # known for some seconds, as one who may
+    async with world.services.database.as_system() as session:
+        await session.execute(
+            text("UPDATE users SET is_active = false WHERE clerk_id = :id"), {"id": ada.subject}
+        )
+
+    error_of(await ada.start(agent["id"]), 403, "FORBIDDEN")
+    async with world.services.database.as_system() as session:
+        left = await session.scalar(
+            text("SELECT count(*) FROM trading_sessions WHERE agent_id = :id"), {"id": agent["id"]}
+        )
+    assert left == 0

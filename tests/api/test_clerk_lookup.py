@@ -97,7 +97,13 @@ async def test_what_the_user_is_called_becomes_one_part_of_the_address(
         {"id": "user_1", "email_addresses": None},
         {"id": "user_1", "email_addresses": ["a@example.com", {"id": []}]},
         {"id": "user_1", "email_addresses": [{"id": "a"}], "primary_email_address_id": "b"},
-        {"id": "user_1", "email_addresses": [{"email_address": "a\x00@example.com"}]},
+        {
+            "id": "user_1",
+            "email_addresses": [{"id": "a", "email_address": "a\x00@example.com"}],
+            "primary_email_address_id": "a",
+        },
+        # Nobody has shown that it is theirs.
+        {"id": "user_1", "email_addresses": [{"id": "a", "email_address": "a@example.com"}]},
     ],
 )
 async def test_whatever_else_clerk_answers_leaves_it_unknown(

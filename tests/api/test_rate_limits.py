@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import orjson
 import pytest
 from pydantic import SecretStr
 from starlette.requests import HTTPConnection
@@ -23,7 +24,7 @@ from local.processes import listening_socket
 from local.servers import RedisServer
 from local.services import PythonService
 from settings import ApiSettings
-from tests.api.sockets import serving
+from tests.api.sockets import refusal, serving
 from tests.api.world import Person, World, error_of, opened_world
 
 ORIGIN = {"Origin": "http://localhost:3000"}
@@ -109,9 +110,12 @@ async def test_requests_at_once_share_what_there_is(ada: Person):
 async def test_reads_have_a_bucket_of_their_own_ten_times_as_large(ada: Person):
     await write(ada, BURST + 1)
 
-    answers = [await ada.get("/api/notifications/unread-count") for _ in range(10 * BURST + 1)]
+    answers = [await ada.get("/api/notifications/unread-count") for _ in range(10 * BURST)]
     assert answers[0].headers["x-ratelimit-limit"] == str(10 * BURST)
-    assert Counter(statuses(answers)) == {200: 10 * BURST, 429: 1}
+    assert Counter(statuses(answers)) == {200: 10 * BURST}
+    # On a busy machine some tokens have grown back meanwhile.
+    more = [await ada.get("/api/notifications/unread-count") for _ in range(3 * BURST)]
+    assert 429 in statuses(more)
 
 
 async def test_users_are_counted_apart_and_wherever_they_are(
@@ -300,3 +304,15 @@ def shown(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+async def test_handshakes_are_counted_against_their_address(world: World, ada: Person):
+    async with serving(world) as address:
+        prices = f"ws://127.0.0.1:{address.port}/ws/prices/nothing"
+        for _ in range(BURST):
+            await refusal(prices, 404)
+        told = orjson.loads(await refusal(prices, 429))
+        assert told["error_code"] == "RATE_LIMITED"
+
+        session = address.url(uuid4(), f"token={ada.token}")
+        await refusal(session, 404)

@@ -474,6 +474,19 @@ class TestLive:
 
         assert code == 4001
 
+    async def test_a_session_that_was_removed_ends_normally(
+        self, world: World, address: Address, tape: Tape, ada: Person
+    ) -> None:
+        async with address.watch(tape.session_id, ada.token) as client:
+            await client.until("replay_complete")
+            async with world.services.database.as_system() as session:
+                await session.execute(
+                    text("DELETE FROM trading_sessions WHERE id = :id"), {"id": tape.session_id}
+                )
+            code = await client.until_closed()
+
+        assert code == 1000
+
     async def test_a_shutdown_says_that_one_may_come_back(
         self, world: World, tape: Tape, ada: Person
     ) -> None:

@@ -83,10 +83,12 @@ async def run(
         await _read(bare, ("/user",), clients, 1.0)
         reading = await _read(ours, paths, clients, seconds, headers=token)
         beside = await _read(bare, ("/user",), clients, seconds)
-        alone = await _watch_all(stack, plan, sessions, sockets)
-        watching = asyncio.create_task(_watch_all(stack, plan, sessions, sockets))
+        alone = await _watch_all(stack, plan, sessions, sockets, asyncio.Event())
+        opened = asyncio.Event()
+        watching = asyncio.create_task(_watch_all(stack, plan, sessions, sockets, opened))
+        await opened.wait()
         polled = await _read(
-            ours, paths, clients, candles * 0.8, headers=token, pause=POLLING_PAUSE_S
+            ours, paths, clients, float(candles), headers=token, pause=POLLING_PAUSE_S
         )
         return LoadFigures(
             clients=clients,
@@ -142,19 +144,23 @@ async def _read(
 
 
 async def _watch_all(
-    stack: RunningStack, plan: Plan, sessions: int, sockets: int
+    stack: RunningStack, plan: Plan, sessions: int, sockets: int, opened: asyncio.Event
 ) -> Sequence[float]:
-    """Run so many sessions under the eyes of so many sockets, which must miss nothing."""
+    """Run so many sessions under the eyes of so many sockets, which must miss nothing.
+
+    `opened` is set when all sockets are open, and the sessions begin.
+    """
     ids = [await stack.laboratory.add_session(plan) for _ in range(sessions)]
-    async with AsyncExitStack() as opened:
+    async with AsyncExitStack() as sockets_open:
         watching = [
-            await opened.enter_async_context(
+            await sockets_open.enter_async_context(
                 watch(stack.address("crowded api"), stack.token, session_id)
             )
             for session_id in islice(cycle(ids), sockets)
         ]
         async with asyncio.timeout(LONGEST_RUN_S), asyncio.TaskGroup() as tasks:
             arrivals = [tasks.create_task(read(each)) for each in watching]
+            opened.set()
             for session_id in ids:
                 await stack.laboratory.start(session_id)
     return [delay for each in arrivals for delay in delays(each.result())]
@@ -206,6 +212,7 @@ def _percentiles(milliseconds: Sequence[float]) -> str:
 _METHOD = f"""\
 One API process, one worker, all servers and all clients share the machine. Clients ask again as
 soon as they are answered, {len(READS)} endpoints in turn with a token each; beside it FastAPI with
-one endpoint and one query, the same server and pool, asked by the same clients. Sessions run at
-slow speed, a candle and a decision a second; every socket is checked to get every event once. The
+one endpoint and one query, the same server and pool, asked by the same clients. All clients are one Python process, which may be what limits the bare
+endpoint. Sessions run at
+slow speed, a candle and a decision a second, and polling lasts as long as their candles; every socket is checked to get every event once. The
 API is given room for {SOCKETS_PER_SESSION} sockets on a session."""

@@ -79,7 +79,7 @@ async def test_starts_of_one_user_are_counted_one_after_the_other(account: Accou
     async def start() -> bool:
         async with account.database.for_user(account.id) as session:
             repository = SessionRepository(session)
-            if await repository.count_active(account.id) >= limit:
+            if (await repository.count_active(account.id) or 0) >= limit:
                 return False
             await asyncio.sleep(0.01)
             record = await repository.add(a_session(account.id, agent))
