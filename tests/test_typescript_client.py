@@ -40,6 +40,15 @@ def test_the_client_and_its_example_have_the_types_they_use(node: str):
     run(node, "node_modules/typescript/bin/tsc", "--noEmit")
 
 
+def test_a_socket_loses_nothing_and_tells_how_it_ended(node: str, tmp_path: Path):
+    shutil.copy(CLIENT / "package.json", tmp_path)
+    (tmp_path / "node_modules").symlink_to(CLIENT / "node_modules")
+    compiled = ("--noEmit", "false", "--outDir", str(tmp_path))
+    run(node, "node_modules/typescript/bin/tsc", *compiled)
+
+    run(node, "sockets.test.mjs", str(tmp_path / "src" / "index.js"))
+
+
 def test_the_asyncapi_document_is_one(node: str):
     run(node, "validate.mjs")
 
