@@ -49,9 +49,12 @@ _FORWARD_ONLY = frozenset(
     }
 )
 _PRICES = ("price", "price_status", "heartbeat", "command_ack", "error")
-_FORWARD = tuple(name for name in SHAPES if name != "price")
-_BACKTEST = tuple(name for name in _FORWARD if name not in _FORWARD_ONLY)
+# The market sets the pace of a forward test.
+_BACKTEST_ONLY = frozenset({"speed_changed", "change_speed"})
+_FORWARD = tuple(name for name in SHAPES if name not in {"price", *_BACKTEST_ONLY})
+_BACKTEST = tuple(name for name in SHAPES if name not in {"price", *_FORWARD_ONLY})
 _ACTION_NAMES = (*SOCKET_ACTIONS, *SESSION_ACTIONS)
+_FORWARD_ACTIONS = tuple(name for name in _ACTION_NAMES if name not in _BACKTEST_ONLY)
 
 _TOKEN: Schema = {
     "type": "string",
@@ -65,7 +68,7 @@ _LAST_SEQ: Schema = {
 _CLOSE_CODES: Schema = {
     "type": "string",
     "const": "spec",
-    "description": "Tell of refusals by close codes.",
+    "description": "Tell of refusals by close codes: as a header or in the query.",
 }
 
 
@@ -86,7 +89,9 @@ class _Channel:
         return "token" in self.query
 
 
-def _session_channel(type: str, test: str, events: Sequence[str]) -> _Channel:
+def _session_channel(
+    type: str, test: str, events: Sequence[str], actions: Sequence[str]
+) -> _Channel:
     return _Channel(
         name=type,
         address=f"/ws/{type}/{{session_id}}",
@@ -94,13 +99,13 @@ def _session_channel(type: str, test: str, events: Sequence[str]) -> _Channel:
         parameter={"session_id": {"description": "The id of the session."}},
         query={"token": _TOKEN, "last_seq": _LAST_SEQ, "close_codes": _CLOSE_CODES},
         events=events,
-        actions=_ACTION_NAMES,
+        actions=actions,
     )
 
 
 CHANNELS = (
-    _session_channel("backtest", "backtest", _BACKTEST),
-    _session_channel("forward", "forward test", _FORWARD),
+    _session_channel("backtest", "backtest", _BACKTEST, _ACTION_NAMES),
+    _session_channel("forward", "forward test", _FORWARD, _FORWARD_ACTIONS),
     _Channel(
         name="prices",
         address="/ws/prices/{asset}",
@@ -173,6 +178,7 @@ def _channel(channel: _Channel) -> Schema:
         "bindings": {
             "ws": {
                 "bindingVersion": "0.1.0",
+                "headers": {"type": "object", "properties": {"close_codes": _CLOSE_CODES}},
                 "query": {"type": "object", "properties": channel.query},
             }
         },

@@ -25,6 +25,14 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 SideName = Annotated[str, one_of(Side)]
 SourceStatus = Annotated[str, one_of(("live", "down"))]
+SpeedName = Annotated[str, one_of(("slow", "normal", "fast", "instant"))]
+StatusName = Annotated[str, one_of(("initializing", "running", "paused", "completed", "failed"))]
+PauseReason = Annotated[
+    str,
+    one_of(
+        ("user", "model_unavailable", "insufficient_credits", "no_api_key", "budget_reached"),
+    ),
+]
 
 
 _Change = TypedDict("_Change", {"from": float | str | None, "to": float | str | None})
@@ -196,7 +204,7 @@ class StepStats(TypedDict):
 class SessionStats(TypedDict):
     """What the session's row adds to its stats."""
 
-    status: str
+    status: StatusName
     elapsed_seconds: float
     cost_usd: float
 
@@ -211,7 +219,7 @@ class SessionPaused(TypedDict):
     paused_at: Time
     current_candle: int
     current_equity: float | None
-    reason: str
+    reason: PauseReason
 
 
 class SessionResumed(TypedDict):
@@ -223,7 +231,7 @@ class SessionResumed(TypedDict):
 class SpeedChanged(TypedDict):
     """The test is played at another speed."""
 
-    speed: str
+    speed: SpeedName
 
 
 class Trouble(TypedDict):
@@ -313,7 +321,7 @@ class SessionInitialized(TypedDict):
     start_date: Time | None
     end_date: Time | None
     starting_capital: float
-    playback_speed: str
+    playback_speed: SpeedName
     test_type: Annotated[str, one_of(("backtest", "forward"))]
     config: SessionConfig
 
@@ -340,11 +348,11 @@ class Heartbeat(TypedDict):
 class ActionAnswer(TypedDict, total=False):
     """What came of an action; `final_pnl` is in percent."""
 
-    status: str
+    status: StatusName
     paused_at: Time
     result_id: Id | None
     final_pnl: float | None
-    speed: str
+    speed: SpeedName
 
 
 class CommandAck(ActionAnswer):

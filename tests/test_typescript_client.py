@@ -1,5 +1,6 @@
 """The TypeScript client is the one that the documents describe; `make client` writes it anew."""
 
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from local.services import PROJECT_ROOT
 
 CLIENT = PROJECT_ROOT / "clients" / "typescript"
-GENERATED = ("rest.ts", "sockets.ts")
+SOURCES = {"rest.ts": "openapi.json", "sockets.ts": "asyncapi.json"}
 
 
 @pytest.fixture
@@ -28,16 +29,34 @@ def run(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("name", "source"), SOURCES.items())
+def test_what_was_generated_names_the_document_that_it_is_of(name: str, source: str):
+    digest = hashlib.sha256((PROJECT_ROOT / "docs" / source).read_bytes()).hexdigest()
+
+    header = (CLIENT / "src" / name).read_text().partition("\n\n")[0].splitlines()
+
+    assert f"// SHA-256 of {source}: {digest}" in header, "run: make client"
+
+
 def test_what_was_generated_is_up_to_date(node: str, tmp_path: Path):
     run(node, "generate.mjs", str(PROJECT_ROOT / "docs"), str(tmp_path))
 
-    for name in GENERATED:
+    for name in SOURCES:
         committed = (CLIENT / "src" / name).read_text()
         assert committed == (tmp_path / name).read_text(), "run: make client"
 
 
 def test_the_client_and_its_example_have_the_types_they_use(node: str):
     run(node, "node_modules/typescript/bin/tsc", "--noEmit")
+
+
+def test_a_socket_loses_nothing_and_tells_how_it_ended(node: str, tmp_path: Path):
+    shutil.copy(CLIENT / "package.json", tmp_path)
+    (tmp_path / "node_modules").symlink_to(CLIENT / "node_modules")
+    compiled = ("--noEmit", "false", "--outDir", str(tmp_path))
+    run(node, "node_modules/typescript/bin/tsc", *compiled)
+
+    run(node, "sockets.test.mjs", str(tmp_path / "src" / "index.js"))
 
 
 def test_the_asyncapi_document_is_one(node: str):

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from jsonschema import Draft7Validator
 
+from activities.failures import PAUSE_REASONS
 from api.asyncapi import CHANNELS, document, render
 from api.event_schemas import camel
 from api.realtime.commands import SESSION_ACTIONS, SessionActions
@@ -18,6 +19,7 @@ from api.wire import encode_frame
 from events.shapes import SHAPES
 from events.types import Event
 from local.services import PROJECT_ROOT
+from workflows.policies import Speed
 
 COMMITTED = PROJECT_ROOT / "docs" / "asyncapi.json"
 NAMED = re.compile(r'"event": "(\w+)"|own_(?:message|event)\(\s*"(\w+)"|event="(\w+)"')
@@ -46,6 +48,40 @@ def test_every_action_that_is_served_is_described() -> None:
     served = SessionActions(Mock(), user_id=UUID(int=0), session_id=UUID(int=0)).by_name
 
     assert set(served) == set(SESSION_ACTIONS)
+
+
+def test_the_pace_is_spoken_of_on_sockets_of_backtests_alone() -> None:
+    paced = {
+        channel.name
+        for channel in CHANNELS
+        if "speed_changed" in channel.events or "change_speed" in channel.actions
+    }
+
+    assert paced == {"backtest"}
+
+
+def test_close_codes_may_be_asked_for_in_the_query_and_by_a_header() -> None:
+    for channel in document()["channels"].values():
+        binding = channel["bindings"]["ws"]
+        assert "close_codes" in binding["query"]["properties"]
+        assert "close_codes" in binding["headers"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "words"),
+    [
+        ("SessionPausedData", "reason", {"user", *PAUSE_REASONS.values()}),
+        ("SpeedChangedData", "speed", {*get_args(Speed)}),
+        ("SessionInitializedData", "playback_speed", {*get_args(Speed)}),
+        ("CommandAckData", "speed", {*get_args(Speed)}),
+    ],
+)
+def test_fields_of_few_words_list_those_that_the_code_knows(
+    data: str, field: str, words: set[str]
+) -> None:
+    described = document()["components"]["schemas"][data]["properties"][field]
+
+    assert set(described["enum"]) == words
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -45,36 +45,59 @@ export interface FollowOptions {
   lastSeq?: number;
 }
 
-/** A socket whose messages are typed. */
+/** The close code of a session that is over. */
+const OVER = 1000;
+
+/** The socket was refused, which is code 1006, or closed before its session was over. */
+export class SocketClosed extends Error {
+  readonly code: number;
+
+  constructor({ code, reason }: CloseEvent) {
+    super(`The socket closed with ${code}${reason && `: ${reason}`}`);
+    this.name = "SocketClosed";
+    this.code = code;
+  }
+}
+
+/** A socket whose messages are typed; it keeps them from the first one until they are read. */
 export class TypedSocket<Kind extends SocketKind> {
-  constructor(readonly socket: WebSocket) {}
+  readonly socket: WebSocket;
+  #waiting: SocketEvents[Kind][] = [];
+  #closed: CloseEvent | undefined;
+  #wake = () => {};
+
+  constructor(socket: WebSocket) {
+    this.socket = socket;
+    socket.addEventListener("message", ({ data }) => {
+      this.#waiting.push(JSON.parse(String(data)) as SocketEvents[Kind]);
+      this.#wake();
+    });
+    socket.addEventListener("close", (event) => {
+      this.#closed = event;
+      this.#wake();
+    });
+  }
 
   send(action: SocketActions[Kind]): void {
     this.socket.send(JSON.stringify(action));
   }
 
-  /** Every event until the socket closes; leaving the loop closes it. */
+  /**
+   * Every event until the session is over, for one loop; leaving the loop closes the socket.
+   * Throws SocketClosed, after the events that came before, where the socket closes otherwise.
+   */
   async *events(): AsyncGenerator<SocketEvents[Kind], void> {
-    const waiting: SocketEvents[Kind][] = [];
-    let closed = false;
-    let wake = () => {};
-    this.socket.addEventListener("message", ({ data }) => {
-      waiting.push(JSON.parse(String(data)) as SocketEvents[Kind]);
-      wake();
-    });
-    this.socket.addEventListener("close", () => {
-      closed = true;
-      wake();
-    });
     try {
       while (true) {
-        const event = waiting.shift();
+        const event = this.#waiting.shift();
         if (event !== undefined) yield event;
-        else if (closed) return;
-        else await new Promise<void>((resolve) => (wake = resolve));
+        else if (this.#closed === undefined)
+          await new Promise<void>((resolve) => (this.#wake = resolve));
+        else if (this.#closed.code === OVER) return;
+        else throw new SocketClosed(this.#closed);
       }
     } finally {
-      this.socket.close();
+      this.socket.close(OVER);
     }
   }
 }
