@@ -36,6 +36,7 @@ from workflows.runtime import Temporal
 
 KNOWN_USERS = 10_000
 KNOWN_USER_S = 5.0
+LOOKED_S = 1.0
 _IPV6_PREFIX = 64
 
 
@@ -64,6 +65,9 @@ class Services:
     known_users: MutableMapping[str, UserRecord] = field(
         default_factory=lambda: TTLCache(KNOWN_USERS, KNOWN_USER_S)
     )
+    # Anybody may ask what is there, as often as they like: one looks, a second long, for all.
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looked: MutableMapping[str, Any] = field(default_factory=lambda: TTLCache(1, LOOKED_S))
     # A large file keeps a core and a lot of memory busy for a minute: one at a time.
     importing: asyncio.Lock = field(default_factory=asyncio.Lock)
     # Folding a long test again keeps a core busy for a second or two.

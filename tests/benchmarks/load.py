@@ -212,7 +212,7 @@ def _percentiles(milliseconds: Sequence[float]) -> str:
 _METHOD = f"""\
 One API process, one worker, all servers and all clients share the machine. Clients ask again as
 soon as they are answered, {len(READS)} endpoints in turn with a token each; beside it FastAPI with
-one endpoint and one query, the same server and pool, asked by the same clients. All clients are one Python process, which may be what limits the bare
-endpoint. Sessions run at
-slow speed, a candle and a decision a second, and polling lasts as long as their candles; every socket is checked to get every event once. The
-API is given room for {SOCKETS_PER_SESSION} sockets on a session."""
+one endpoint and one query, the same server and pool, asked by the same clients. All clients are
+one Python process, which may be what limits the bare endpoint. Sessions run at slow speed, a
+candle and a decision a second, and polling lasts as long as their candles; every socket is checked
+to get every event once. The API is given room for {SOCKETS_PER_SESSION} sockets on a session."""
