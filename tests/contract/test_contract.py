@@ -16,7 +16,7 @@ from tests.api.live import rising
 from tests.api.sockets import Address, refusal
 from tests.api.world import PROMPT, World, csv
 from tests.contract.client import Listener, Walker, listen, operations_of
-from tests.contract.rest import CONTRACT, ERROR, PUBLIC
+from tests.contract.rest import CONTRACT, ERROR, NOT_YET, PUBLIC
 from tests.contract.sockets import EVENTS
 from tests.contract.words import check, decode
 from tests.laboratory import walk
@@ -96,12 +96,14 @@ async def visitor(staffed: World, address: Address) -> AsyncIterator[Visitor]:
         yield Visitor(Walker(http, operations_of(document)), address, token, [])
 
 
+@pytest.mark.timeout(300)
 async def test_every_call_and_every_event_is_as_promised(
     visitor: Visitor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     walker = visitor.walker
     unknown = walker.operations - CONTRACT.keys()
     assert not unknown, f"calls that the contract's table lacks: {sorted(unknown)}"
+    assert CONTRACT.keys() - walker.operations == NOT_YET, "not the calls that are known to lack"
 
     await walk_health(walker)
     await walk_account(walker)
@@ -130,12 +132,11 @@ async def test_every_call_and_every_event_is_as_promised(
 
 def walked(walker: Walker, heard: set[str]) -> str:
     """The list of what was walked, and of what this server does not have."""
-    absent = sorted(CONTRACT.keys() - walker.operations)
     return "\n".join(
         [
             f"\nwalked {len(walker.walked)} of {len(walker.operations)} calls:",
             *(f"  {each}" for each in sorted(walker.walked)),
-            f"not in the OpenAPI document: {', '.join(absent) or 'none'}",
+            f"not in the OpenAPI document: {', '.join(sorted(NOT_YET)) or 'none'}",
             f"heard {len(heard)} of {len(EVENTS)} events: {', '.join(sorted(heard))}",
         ]
     )
@@ -164,8 +165,6 @@ async def walk_health(walker: Walker) -> None:
 
 async def walk_guarded(walker: Walker, operation: str, **options: Any) -> None:
     """A call that needs a setting or a signature, and without them is refused as every other."""
-    if operation not in walker.operations:
-        return
     method, path = operation.split()
     answer = await walker.http.request(method, path, **options)
     assert answer.status_code in {200, 401, 404, 503}, answer.text
@@ -323,8 +322,7 @@ async def walk_results(walker: Walker, result_id: str) -> None:
     await walker.call("GET /api/results/stats")
     for form in ("json", "csv"):
         answer = await walker.call("GET /api/results/{}/export", result_id, params={"format": form})
-        if answer is not None:
-            assert answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["content-disposition"].startswith("attachment")
 
 
 async def walk_forward_tests(visitor: Visitor) -> None:
@@ -378,7 +376,7 @@ async def listen_to_prices(visitor: Visitor) -> None:
 
 
 async def walk_certificates(walker: Walker) -> None:
-    if "POST /api/certificates" not in walker.operations:
+    if "POST /api/certificates" in NOT_YET:
         return
     profitable = await walker.call("GET /api/results", params={"result": "profitable"})
     body = {"result_id": profitable["results"][0]["id"]}
