@@ -110,6 +110,12 @@ class Listener:
         times = [frame["timestamp"] for frame in self.numbered]
         assert times == sorted(set(times)), "timestamps are not unique and ascending"
 
+    def result_id(self) -> str:
+        """Return what a test came to, once it has told its end."""
+        last = self.numbered[-1]
+        assert last["event"] == "session_completed"
+        return str(last["data"]["result_id"])
+
     def names(self) -> set[str]:
         return {frame["event"] for frame in self.frames}
 
@@ -119,7 +125,7 @@ async def listen(
     *,
     until: Iterable[str] = (),
     says: Iterable[str] = (),
-    seconds: float = 60.0,
+    seconds: float = 120.0,
 ) -> Listener:
     """Listen until every event of `until` has come, or else until the server closes.
 

@@ -24,6 +24,8 @@ from trading.candles import CandleSeries
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 KEY = {"provider": "openrouter", "api_key": "sk-or-v1-secret-of-a-walk"}
+# A week of the candles that are uploaded: at the slow speed almost three minutes.
+LONG = {"end_date": "2024-01-09"}
 LIVE = {"asset": "link-usdt", "timeframe": "1h", "starting_capital": 10_000}
 
 
@@ -257,20 +259,20 @@ async def walk_whole_backtest(visitor: Visitor) -> str:
     assert all(kept[frame["seq"]] == frame for frame in plain.numbered)
     session = (await visitor.walker.call("GET /api/arena/backtest/{}", session_id))["session"]
     assert session["status"] == "completed"
-    assert first.numbered[-1]["data"]["result_id"] == session["result_id"]
+    assert first.result_id() == session["result_id"]
     return str(session["result_id"])
 
 
 async def walk_controls(visitor: Visitor) -> None:
     walker, agent = visitor.walker, await visitor.agent("simulated/hold")
-    session_id = await visitor.start(agent["id"], playback_speed="slow")
+    session_id = await visitor.start(agent["id"], playback_speed="normal", **LONG)
     following = asyncio.create_task(visitor.listen(session_id))
     await walker.call("POST /api/arena/backtest/{}/pause", session_id)
     await walker.call("GET /api/arena/backtest/{}", session_id)
     active = await walker.call("GET /api/arena/backtest/active")
     assert session_id in [each["id"] for each in active["sessions"]]
     await walker.call("POST /api/arena/backtest/{}/resume", session_id)
-    await walker.call("POST /api/arena/backtest/{}/speed", session_id, json={"speed": "fast"})
+    await walker.call("POST /api/arena/backtest/{}/speed", session_id, json={"speed": "slow"})
     talking = await visitor.listen(
         session_id,
         until=["heartbeat", "command_ack", "error"],
@@ -278,17 +280,18 @@ async def walk_controls(visitor: Visitor) -> None:
     )
     assert "replay_complete" in talking.names()
     body = {"close_position": True}
-    stopped = await walker.call("POST /api/arena/backtest/{}/stop", session_id, json=body)
-    assert stopped["status"] == "completed"
+    await walker.call("POST /api/arena/backtest/{}/stop", session_id, json=body)
     whole = await following
     whole.check_promise()
+    again = await walker.call("POST /api/arena/backtest/{}/stop", session_id, json=body)
+    assert (again["status"], again["result_id"]) == ("completed", whole.result_id())
     assert {"session_paused", "session_resumed", "speed_changed"} <= whole.names()
 
 
 async def walk_trouble(visitor: Visitor) -> None:
     """A test whose agent loses its key, pauses, and goes on with another."""
     walker, agent = visitor.walker, await visitor.agent("simulated/hold")
-    session_id = await visitor.start(agent["id"], playback_speed="slow")
+    session_id = await visitor.start(agent["id"], playback_speed="slow", **LONG)
     await visitor.listen(session_id, until=["ai_decision"])
     await walker.call("DELETE /api/api-keys/{}", agent["api_key_id"])
     troubled = await visitor.listen(session_id, until=["session_error", "error", "session_paused"])
@@ -349,12 +352,12 @@ async def walk_forward_test(visitor: Visitor, agent_id: str) -> None:
     await walker.call("POST /api/arena/forward/{}/pause", session_id)
     await walker.call("POST /api/arena/forward/{}/resume", session_id)
     stop = {"close_position": True}
-    stopped = await walker.call("POST /api/arena/forward/{}/stop", session_id, json=stop)
+    await walker.call("POST /api/arena/forward/{}/stop", session_id, json=stop)
     whole = await following
     whole.check_promise()
     assert whole.close_code == 1000
     assert (await visitor.listen(session_id, type="forward")).numbered == whole.numbered
-    await walker.call("GET /api/results/{}", stopped["result_id"])
+    await walker.call("GET /api/results/{}", whole.result_id())
 
 
 async def walk_limit(visitor: Visitor, agent_id: str) -> None:
