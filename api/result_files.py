@@ -25,6 +25,7 @@ from integrations.spreadsheets import csv_text
 from trading.candles import Timeframe, asset_id
 
 ROWS_PER_PAGE = 100
+EQUITY_ROWS_PER_PAGE = 2_000  # four numbers each, where others have texts
 _NAME_LENGTH = 40
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 _BEFORE_ALL = -1
@@ -108,7 +109,7 @@ def _equity(database: Database, result: ResultRecord) -> _Table:
         database,
         result,
         lambda session, after: StepRepository(session).equity_after(
-            result.session_id, after, limit=ROWS_PER_PAGE
+            result.session_id, after, limit=EQUITY_ROWS_PER_PAGE
         ),
         lambda step: step.candle_number,
     )
@@ -199,7 +200,8 @@ async def _csv(table: _Table) -> AsyncIterator[bytes]:
 
 async def _zip(tables: Sequence[_Table]) -> AsyncIterator[bytes]:
     written = _Written()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+    # All requests wait while a page is deflated: better a larger file than a long wait.
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for table in tables:
             with archive.open(f"{table.name}.csv", "w", force_zip64=True) as member:
                 async for piece in _csv(table):

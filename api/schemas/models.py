@@ -10,6 +10,7 @@ from integrations.openrouter.schemas import ModelInfo
 # From this many tokens on a model is said to have a long context.
 LONG_CONTEXT = 200_000
 
+_ABILITIES = frozenset({"tools", "reasoning", "structured_outputs"})
 _JSON_PARAMETERS = frozenset({"response_format", "structured_outputs"})
 
 
@@ -35,29 +36,20 @@ class ModelOut(Shape):
     @classmethod
     def of(cls, model: ModelInfo) -> Self:
         beside_text = model.input_modalities - {"text"}
-        holds_to_json = bool(model.supported_parameters & _JSON_PARAMETERS)
         return cls(
             id=model.id,
             name=model.name,
             provider=model.id.partition("/")[0],
             description=model.description,
             context_window=model.context_length,
-            capabilities=_capabilities(model, beside_text, holds_to_json=holds_to_json),
+            capabilities=sorted(beside_text | (_ABILITIES & model.supported_parameters)),
             tags=_tags(model),
             is_multimodal=bool(beside_text),
             is_free=model.is_free,
-            structured_data=holds_to_json,
+            structured_data=bool(model.supported_parameters & _JSON_PARAMETERS),
             price_prompt=model.prompt_price,
             price_completion=model.completion_price,
         )
-
-
-def _capabilities(
-    model: ModelInfo, beside_text: frozenset[str], *, holds_to_json: bool
-) -> list[str]:
-    named = {"tools", "reasoning"} & model.supported_parameters
-    structured = {"structured_outputs"} if holds_to_json else set()
-    return sorted(beside_text | named | structured)
 
 
 def _tags(model: ModelInfo) -> list[str]:

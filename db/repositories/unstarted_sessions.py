@@ -14,9 +14,10 @@ _LOCK = text("""
     SELECT id, type FROM trading_sessions s
     WHERE status IN ('configuring', 'initializing') AND epoch = 0
         AND (CAST(:type AS text) IS NULL OR type = :type)
+        AND (CAST(:after AS uuid) IS NULL OR id > :after)
         AND updated_at < clock_timestamp() - CAST(:unchanged_for AS interval)
         AND NOT EXISTS (SELECT 1 FROM test_results r WHERE r.session_id = s.id)
-    ORDER BY id FOR UPDATE SKIP LOCKED
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 
 # A request that comes again with its Idempotency-Key is to start a test, not to find none.
@@ -41,9 +42,15 @@ class UnstartedSessionRepository:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def lock(self, *, type: str | None, unchanged_for: timedelta) -> list[UnstartedSession]:
-        """Lock those that have not changed for that long: none is claimed before the commit."""
-        rows = await self._session.execute(_LOCK, {"type": type, "unchanged_for": unchanged_for})
+    async def lock(
+        self, *, type: str | None, unchanged_for: timedelta, after: UUID | None, limit: int
+    ) -> list[UnstartedSession]:
+        """Lock the first ones `after` an id that have not changed for that long.
+
+        None of them is claimed before the commit.
+        """
+        chosen = {"type": type, "unchanged_for": unchanged_for, "after": after, "limit": limit}
+        rows = await self._session.execute(_LOCK, chosen)
         return [UnstartedSession(**row) for row in rows.mappings()]
 
     async def delete(self, session_ids: Sequence[UUID]) -> None:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from api.session_cleanup import remove_unstarted
+from api.session_cleanup import LOCKED_AT_ONCE, remove_unstarted
 from db.repositories.results import ResultRepository
 from db.repositories.running_sessions import RunningSessionRepository
 from db.repositories.sessions import SessionRepository
@@ -101,6 +101,20 @@ async def test_a_test_that_waits_for_a_worker_stays(
 
     assert removed == 0
     assert await remaining(account, session_id) == {session_id}
+
+
+async def test_more_are_removed_than_are_locked_at_once_and_one_among_them_stays(
+    world: World, ada: Person, account: Account
+) -> None:
+    agent, waiting = await account.add_agent("Stuck"), await started(ada)
+    stuck = [
+        await account.add_session(agent, status="initializing") for _ in range(LOCKED_AT_ONCE + 1)
+    ]
+
+    removed = await remove(world, account)
+
+    assert removed == len(stuck)
+    assert await remaining(account, waiting, *(each.id for each in stuck)) == {waiting}
 
 
 async def test_nothing_is_removed_while_temporal_is_away(

@@ -40,6 +40,13 @@ async def test_everybody_sees_the_simulated_models_and_their_prices(world: World
     assert not models["simulated/momentum:no-json"]["structured_data"]
 
 
+async def test_a_model_with_json_but_without_schemas_does_not_claim_them(world: World) -> None:
+    models = {model["id"]: model for model in (await world.http().get("/api/models")).json()}
+
+    plain = models["simulated/momentum:no-schema"]
+    assert (plain["capabilities"], plain["structured_data"]) == ([], True)
+
+
 CATALOGUE = [
     {
         "id": "maker/seer:free",

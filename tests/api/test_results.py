@@ -13,6 +13,7 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 from temporalio.client import Client as TemporalClient
 
+from api import result_files
 from api.result_files import ROWS_PER_PAGE
 from db.models import Decision, SessionRecord, Trade
 from events.payloads import result_id
@@ -264,6 +265,18 @@ async def test_no_row_is_lost_between_two_pages(
     assert [each["candle_number"] for each in answer.json()["reasoning"]] == list(range(rows))
     assert len(rows_of(table.content)) == rows
     assert table.content.startswith(b"id,candle_number,timestamp,")
+
+
+@pytest.mark.parametrize("rows_per_page", [7, 10, 30])
+async def test_the_curve_is_the_same_however_long_its_pages_are(
+    ada: Person, ran: UUID, monkeypatch: pytest.MonkeyPatch, rows_per_page: int
+) -> None:
+    whole = (await ada.get(path_of(ran, "/export?include=equity"))).json()["equity"]
+    monkeypatch.setattr(result_files, "EQUITY_ROWS_PER_PAGE", rows_per_page)
+    paged = (await ada.get(path_of(ran, "/export?include=equity"))).json()["equity"]
+
+    assert len(whole) == 30
+    assert paged == whole
 
 
 async def test_another_users_result_has_no_file(

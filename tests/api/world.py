@@ -93,12 +93,14 @@ class World:
             transport=transport, base_url="http://api.test", headers=headers or {}
         )
 
-    def token(self, subject: str, **claims: str) -> str:
+    def token(
+        self, subject: str, lifetime: timedelta = timedelta(hours=1), /, **claims: str
+    ) -> str:
         return self.issuer.token(
             issuer=self.issuer_url,
             subject=subject,
             issued_at=datetime.now(tz=UTC),
-            lifetime=timedelta(hours=1),
+            lifetime=lifetime,
             claims=claims,
         )
 

@@ -16,7 +16,7 @@ from tests.api.live import rising
 from tests.api.sockets import Address, refusal
 from tests.api.world import PROMPT, World, csv
 from tests.contract.client import Listener, Walker, listen, operations_of
-from tests.contract.rest import CONTRACT, ERROR, PUBLIC
+from tests.contract.rest import CONTRACT, ERROR, NOT_YET, PUBLIC
 from tests.contract.sockets import EVENTS
 from tests.contract.words import check, decode
 from tests.laboratory import walk
@@ -24,6 +24,8 @@ from trading.candles import CandleSeries
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 KEY = {"provider": "openrouter", "api_key": "sk-or-v1-secret-of-a-walk"}
+# A week of the candles that are uploaded: at the slow speed almost three minutes.
+LONG = {"end_date": "2024-01-09"}
 LIVE = {"asset": "link-usdt", "timeframe": "1h", "starting_capital": 10_000}
 
 
@@ -96,12 +98,14 @@ async def visitor(staffed: World, address: Address) -> AsyncIterator[Visitor]:
         yield Visitor(Walker(http, operations_of(document)), address, token, [])
 
 
+@pytest.mark.timeout(300)
 async def test_every_call_and_every_event_is_as_promised(
     visitor: Visitor, capsys: pytest.CaptureFixture[str]
 ) -> None:
     walker = visitor.walker
     unknown = walker.operations - CONTRACT.keys()
     assert not unknown, f"calls that the contract's table lacks: {sorted(unknown)}"
+    assert CONTRACT.keys() - walker.operations == NOT_YET, "not the calls that are known to lack"
 
     await walk_health(walker)
     await walk_account(walker)
@@ -130,12 +134,11 @@ async def test_every_call_and_every_event_is_as_promised(
 
 def walked(walker: Walker, heard: set[str]) -> str:
     """The list of what was walked, and of what this server does not have."""
-    absent = sorted(CONTRACT.keys() - walker.operations)
     return "\n".join(
         [
             f"\nwalked {len(walker.walked)} of {len(walker.operations)} calls:",
             *(f"  {each}" for each in sorted(walker.walked)),
-            f"not in the OpenAPI document: {', '.join(absent) or 'none'}",
+            f"not in the OpenAPI document: {', '.join(sorted(NOT_YET)) or 'none'}",
             f"heard {len(heard)} of {len(EVENTS)} events: {', '.join(sorted(heard))}",
         ]
     )
@@ -164,8 +167,6 @@ async def walk_health(walker: Walker) -> None:
 
 async def walk_guarded(walker: Walker, operation: str, **options: Any) -> None:
     """A call that needs a setting or a signature, and without them is refused as every other."""
-    if operation not in walker.operations:
-        return
     method, path = operation.split()
     answer = await walker.http.request(method, path, **options)
     assert answer.status_code in {200, 401, 404, 503}, answer.text
@@ -258,20 +259,20 @@ async def walk_whole_backtest(visitor: Visitor) -> str:
     assert all(kept[frame["seq"]] == frame for frame in plain.numbered)
     session = (await visitor.walker.call("GET /api/arena/backtest/{}", session_id))["session"]
     assert session["status"] == "completed"
-    assert first.numbered[-1]["data"]["result_id"] == session["result_id"]
+    assert first.result_id() == session["result_id"]
     return str(session["result_id"])
 
 
 async def walk_controls(visitor: Visitor) -> None:
     walker, agent = visitor.walker, await visitor.agent("simulated/hold")
-    session_id = await visitor.start(agent["id"], playback_speed="slow")
+    session_id = await visitor.start(agent["id"], playback_speed="normal", **LONG)
     following = asyncio.create_task(visitor.listen(session_id))
     await walker.call("POST /api/arena/backtest/{}/pause", session_id)
     await walker.call("GET /api/arena/backtest/{}", session_id)
     active = await walker.call("GET /api/arena/backtest/active")
     assert session_id in [each["id"] for each in active["sessions"]]
     await walker.call("POST /api/arena/backtest/{}/resume", session_id)
-    await walker.call("POST /api/arena/backtest/{}/speed", session_id, json={"speed": "fast"})
+    await walker.call("POST /api/arena/backtest/{}/speed", session_id, json={"speed": "slow"})
     talking = await visitor.listen(
         session_id,
         until=["heartbeat", "command_ack", "error"],
@@ -279,17 +280,18 @@ async def walk_controls(visitor: Visitor) -> None:
     )
     assert "replay_complete" in talking.names()
     body = {"close_position": True}
-    stopped = await walker.call("POST /api/arena/backtest/{}/stop", session_id, json=body)
-    assert stopped["status"] == "completed"
+    await walker.call("POST /api/arena/backtest/{}/stop", session_id, json=body)
     whole = await following
     whole.check_promise()
+    again = await walker.call("POST /api/arena/backtest/{}/stop", session_id, json=body)
+    assert (again["status"], again["result_id"]) == ("completed", whole.result_id())
     assert {"session_paused", "session_resumed", "speed_changed"} <= whole.names()
 
 
 async def walk_trouble(visitor: Visitor) -> None:
     """A test whose agent loses its key, pauses, and goes on with another."""
     walker, agent = visitor.walker, await visitor.agent("simulated/hold")
-    session_id = await visitor.start(agent["id"], playback_speed="slow")
+    session_id = await visitor.start(agent["id"], playback_speed="slow", **LONG)
     await visitor.listen(session_id, until=["ai_decision"])
     await walker.call("DELETE /api/api-keys/{}", agent["api_key_id"])
     troubled = await visitor.listen(session_id, until=["session_error", "error", "session_paused"])
@@ -323,8 +325,7 @@ async def walk_results(walker: Walker, result_id: str) -> None:
     await walker.call("GET /api/results/stats")
     for form in ("json", "csv"):
         answer = await walker.call("GET /api/results/{}/export", result_id, params={"format": form})
-        if answer is not None:
-            assert answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["content-disposition"].startswith("attachment")
 
 
 async def walk_forward_tests(visitor: Visitor) -> None:
@@ -351,12 +352,12 @@ async def walk_forward_test(visitor: Visitor, agent_id: str) -> None:
     await walker.call("POST /api/arena/forward/{}/pause", session_id)
     await walker.call("POST /api/arena/forward/{}/resume", session_id)
     stop = {"close_position": True}
-    stopped = await walker.call("POST /api/arena/forward/{}/stop", session_id, json=stop)
+    await walker.call("POST /api/arena/forward/{}/stop", session_id, json=stop)
     whole = await following
     whole.check_promise()
     assert whole.close_code == 1000
     assert (await visitor.listen(session_id, type="forward")).numbered == whole.numbered
-    await walker.call("GET /api/results/{}", stopped["result_id"])
+    await walker.call("GET /api/results/{}", whole.result_id())
 
 
 async def walk_limit(visitor: Visitor, agent_id: str) -> None:
@@ -378,7 +379,7 @@ async def listen_to_prices(visitor: Visitor) -> None:
 
 
 async def walk_certificates(walker: Walker) -> None:
-    if "POST /api/certificates" not in walker.operations:
+    if "POST /api/certificates" in NOT_YET:
         return
     profitable = await walker.call("GET /api/results", params={"result": "profitable"})
     body = {"result_id": profitable["results"][0]["id"]}

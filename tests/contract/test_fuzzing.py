@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -24,6 +25,8 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 # In the suite few examples, and always the same; a longer run invents anew.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 BRIEF = ["--phases", "fuzzing", "--max-examples", "3", "--seed", "1"]
+EMAIL = "fuzz@example.com"
+LIFETIME = timedelta(hours=12)  # a thorough run takes hours
 THOROUGH = ["--max-examples", str(EXAMPLES)]
 
 
@@ -32,13 +35,13 @@ async def things(
     staffed: World, settings: ApiSettings, temporal_client: TemporalClient
 ) -> AsyncIterator[dict[str, str]]:
     """What somebody has of each kind: the ids that paths are filled with."""
-    async with staffed.person(email="fuzz@example.com") as person:
+    async with staffed.person(email=EMAIL) as person:
         async with httpx.AsyncClient() as http:
             session_id = await _finished(staffed, person, settings, temporal_client, http)
         agent = await person.add_agent()
         inbox = (await person.get("/api/notifications")).json()["notifications"]
         yield {
-            "FUZZ_TOKEN": person.token,
+            "FUZZ_TOKEN": staffed.token(person.subject, LIFETIME, email=EMAIL),
             "FUZZ_AGENT": agent["id"],
             "FUZZ_KEY": await person.add_key(),
             "FUZZ_SESSION": str(session_id),
@@ -84,7 +87,12 @@ async def test_no_invented_request_is_answered_as_the_document_does_not_say(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        report, _ = await process.communicate()
+        try:
+            report, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     text = report.decode()
     if EXAMPLES:
