@@ -241,7 +241,9 @@ def test_it_stops_in_order_survives_being_killed_and_keeps_its_data(
     assert killed.exit_code == -signal.SIGKILL
     for former in former_lives:
         assert not any(is_alive(pid) for pid in former.children.values())
-        assert (me(stack.directory)["id"], stack.record.ports) == (former.user_id, former.ports)
+        assert me(stack.directory)["id"] == former.user_id
+        # Port 5000 is taken by whoever finds it free, in other tests as well.
+        assert dict(stack.record.ports, api=0) == dict(former.ports, api=0)
 
 
 def test_two_stacks_run_side_by_side(stack: StartedStack, workplace: Path):
