@@ -315,7 +315,7 @@ class TestDeletion:
             await tell(world, "user.deleted", {"id": ada.subject, "deleted": True})
 
             assert await client.until_closed(seconds=6) == 4001
-        assert len(client.frames) > 20
+        assert len(client.frames) > 3, "it never fell silent"
 
     async def test_the_end_of_a_stopped_test_is_no_normal_end_to_one_who_was_deleted(
         self, world: World, address: Address, ada: Person
