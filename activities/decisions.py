@@ -152,7 +152,8 @@ class DecisionActivities:
         if not slots.locked():
             async with slots:
                 return await self._decide(question)
-        # What was read before a wait is old after it: the key, the owner, the calls.
+        # What was read before a wait is old after it: the key, the owner, the calls. The call that
+        # was opened is withdrawn: a worker that dies meanwhile leaves none that looks paid for.
         await self._note_refusal(question, 1)
         async with slots:
             again = await self._prepare(context, input)
