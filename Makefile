@@ -12,6 +12,9 @@ SOURCES := .
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100
 
+# A stack is half a dozen processes: where none may keep what it compiles, each compiles all of it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo up test check bench client fuzz lock
 

@@ -278,3 +278,5 @@ CASES = (
     ),
     Case(name="fail", activity=_fail, prepare=before_a_failure, plan=LONG),
 )
+
+DECISIONS = tuple(case for case in CASES if case.name.startswith("request_decision"))

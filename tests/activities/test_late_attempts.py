@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.failures import SUPERSEDED
 from activities.sessions import ClaimInput, ControlResult
-from tests.activities.cases import CASES, Case
+from tests.activities.cases import CASES, DECISIONS, Case
 from tests.activities.experiments import Bench, comparable_result, input_of
 from tests.activities.listening import durable
 from tests.activities.sessions import exact_rows
@@ -67,7 +67,6 @@ STEPS = [case for case in CASES if case.name.startswith(("execute_step", "run_ca
 CONTROLS = [
     case for case in CASES if case.name in {"pause", "pause-of-a-paused-one", "resume", "speed"}
 ]
-DECISIONS = [case for case in CASES if case.name.startswith("request_decision")]
 
 
 async def go_on(run: PlainRun) -> ControlResult:

@@ -110,16 +110,24 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = START_SECONDS) -
 
 
 def me(directory: DataDirectory, token: str | None = None) -> dict[str, Any]:
+    answer = ask_who_i_am(directory, token)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json()["user"])
+
+
+def knows_me(directory: DataDirectory) -> bool:
+    return ask_who_i_am(directory).status_code == 200
+
+
+def ask_who_i_am(directory: DataDirectory, token: str | None = None) -> httpx.Response:
     token = token or mint_token(
         directory, sub="user_local", email="me@example.com", lifetime=timedelta(minutes=10)
     )
-    answer = httpx.get(
+    return httpx.get(
         f"{directory.record.addresses['API']}/api/users/me",
         headers={"Authorization": f"Bearer {token}"},
         timeout=10,
     )
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json()["user"])
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +234,8 @@ def test_a_child_that_dies_is_started_again(stack: StartedStack, name: str):
     os.kill(former, signal.SIGKILL)
 
     wait_for(lambda: stack.pids().get(name, former) != former)
-    wait_for(lambda: is_working(stack.api_url))
+    # What it says of itself may be a second old: a request is what has to be answered.
+    wait_for(lambda: is_working(stack.api_url) and knows_me(stack.directory))
     assert me(stack.directory)["email"] == "me@example.com"
 
 
