@@ -501,6 +501,11 @@ class TestLive:
         assert code == 1012
 
 
+async def step_all(tape: Tape) -> None:
+    for _ in range(12):
+        await tape.step(500)
+
+
 class TestSlowClients:
     @pytest.fixture
     async def impatient(self, world: World) -> AsyncIterator[Address]:
@@ -521,8 +526,7 @@ class TestSlowClients:
             impatient.watch(tape.session_id, ada.token, last_seq=0) as client,
         ):
             deaf.transport.pause_reading()
-            for _ in range(12):
-                await tape.step(500)
+            await step_all(tape)
             await client.until_seq(12_000)
             async with asyncio.timeout(20):
                 while world.services.relay.count_watchers(tape.session_id) > 1:
@@ -539,11 +543,11 @@ class TestSlowClients:
         tape = await recorded(world, ada, candles=6_000)
         async with impatient.watch_through_a_straw(tape.session_id, ada.token) as client:
             await client.until("replay_complete")
-            for _ in range(12):
-                await tape.step(500)
-            for _ in range(300):
-                await client.next()
-                await asyncio.sleep(0.015)
+            async with asyncio.TaskGroup() as meanwhile:
+                meanwhile.create_task(step_all(tape))
+                for _ in range(300):
+                    await client.next()
+                    await asyncio.sleep(0.015)
             await client.until_seq(12_000)
 
         assert client.seqs() == list(range(1, 12_001))
