@@ -19,7 +19,7 @@ import pytest
 from cli import mint_token
 from local.data_directory import DataDirectory, StackRecord
 from local.services import PROJECT_ROOT
-from local.stack import is_working, start_in_background
+from local.stack import is_working
 from settings import ApiSettings, MigrationSettings, StackSettings, WorkerSettings
 
 pytestmark = pytest.mark.timeout(180)
@@ -143,35 +143,28 @@ class Life:
     ports: Mapping[str, int]
     children: Mapping[str, int]
     exit_code: int
-    notes: str = ""
+    notes: str
 
 
 @pytest.fixture(scope="module")
-def former_lives(workplace: Path) -> list[Life]:
-    """The stack's directory saw one that was asked to stop, and then one that was killed."""
+def former_life(workplace: Path) -> Life:
+    """The stack's directory saw one before, which was asked to stop."""
     with StartedStack(workplace / "one") as first:
         user, ports, children = me(first.directory), first.record.ports, first.pids()
         exit_code = first.end()
-        stopped = Life(
+        return Life(
             user_id=user["id"],
             ports=ports,
             children=children,
             exit_code=exit_code,
             notes=first.notes,
         )
-    directory = DataDirectory(workplace / "one")
-    with start_in_background(directory) as second:
-        user, ports = me(directory), directory.record.ports
-        children = {name: child.pid for name, child in directory.record.children.items()}
-        second.kill()
-        killed = Life(user_id=user["id"], ports=ports, children=children, exit_code=second.wait(10))
-    return [stopped, killed]
 
 
 @pytest.fixture(scope="module")
-def stack(workplace: Path, former_lives: list[Life]) -> Iterator[StartedStack]:
-    assert len(former_lives) == 2
+def stack(workplace: Path, former_life: Life) -> Iterator[StartedStack]:
     with StartedStack(workplace / "one") as started:
+        assert not set(started.pids().values()) & set(former_life.children.values())
         yield started
         down = alphalab(started.directory.path, "down")
         assert down.returncode == 0, down.stderr
@@ -239,29 +232,32 @@ def test_a_child_that_dies_is_started_again(stack: StartedStack, name: str):
     assert me(stack.directory)["email"] == "me@example.com"
 
 
-def test_it_stops_in_order_survives_being_killed_and_keeps_its_data(
-    stack: StartedStack, former_lives: list[Life]
-):
-    stopped, killed = former_lives
+def test_it_stops_in_order_and_keeps_its_data(stack: StartedStack, former_life: Life):
+    stops = [line.split()[-1] for line in former_life.notes.splitlines() if " stopping " in line]
 
-    assert stopped.exit_code == 0
-    stops = [line.split()[-1] for line in stopped.notes.splitlines() if " stopping " in line]
     assert stops == ["api", "worker", "simulators", "temporal", "redis", "postgres"]
-    assert killed.exit_code == -signal.SIGKILL
-    for former in former_lives:
-        assert not any(is_alive(pid) for pid in former.children.values())
-        assert me(stack.directory)["id"] == former.user_id
-        # Port 5000 is taken by whoever finds it free, in other tests as well.
-        assert dict(stack.record.ports, api=0) == dict(former.ports, api=0)
+    assert former_life.exit_code == 0
+    assert not any(is_alive(pid) for pid in former_life.children.values())
+    assert me(stack.directory)["id"] == former_life.user_id
+    # Port 5000 is taken by whoever finds it free, in other tests as well.
+    assert dict(stack.record.ports, api=0) == dict(former_life.ports, api=0)
 
 
-def test_two_stacks_run_side_by_side(stack: StartedStack, workplace: Path):
+def test_two_stacks_run_side_by_side_and_one_that_is_killed_takes_its_children_along(
+    stack: StartedStack, workplace: Path
+):
     with StartedStack(workplace / "two") as other:
         assert other.api_url != stack.api_url
-        assert not set(other.pids().values()) & set(stack.pids().values())
+        children = other.pids().values()
+        assert not set(children) & set(stack.pids().values())
         assert is_working(stack.api_url)
         assert is_working(other.api_url)
         assert me(other.directory)["id"] != me(stack.directory)["id"]
+
+        assert other.end(signal.SIGKILL) == -signal.SIGKILL
+
+    wait_for(lambda: not any(is_alive(pid) for pid in children))
+    assert is_working(stack.api_url)
 
 
 def is_alive(pid: int) -> bool:
