@@ -29,7 +29,15 @@ from local.parity_view import NothingToCompare, comparison
 from local.processes import ServerNotStarted, end_leftover
 from local.stack import Stack, StackPlan, command_settings
 from migrations.namespace import TemporalNotReached, upgrade_namespace
-from settings import AnySettings, KeySettings, MigrationSettings, SettingsError, load
+from settings import (
+    AnySettings,
+    InvalidSettings,
+    KeySettings,
+    MigrationSettings,
+    PayloadSettings,
+    SettingsError,
+    load,
+)
 from trading.errors import TradingError
 
 STOP_SECONDS = 90.0
@@ -192,6 +200,31 @@ def token(
         output.print(
             mint_token(DataDirectory(data_dir), sub=sub, email=email, lifetime=_lifetime(ttl))
         )
+
+
+@app.command()
+def codec(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens.")] = 8081,
+    ui: Annotated[
+        list[str] | None,
+        typer.Option("--ui", help="The Web UI's address; by default the one of the stack."),
+    ] = None,
+) -> None:
+    """Open sealed payloads for Temporal's Web UI, on this machine alone, until Ctrl-C."""
+    from local.codec_server import serve  # noqa: PLC0415  (slow to import)
+    from workflows.payload_codec import AesGcmCodec, InvalidPayloadKeys  # noqa: PLC0415
+
+    directory = DataDirectory(data_dir)
+    with explained_errors():
+        settings = _loaded(PayloadSettings, command_settings(directory))
+        origins = ui or [directory.running_record().addresses["Temporal Web UI"]]
+        try:
+            opened = AesGcmCodec.from_setting(settings.temporal_payload_keys.get_secret_value())
+        except InvalidPayloadKeys as e:
+            raise InvalidSettings({"TEMPORAL_PAYLOAD_KEYS": str(e)}) from None
+        output.print(f"Codec endpoint for the Web UI: http://127.0.0.1:{port}")
+        serve(opened, port=port, origins=origins)
 
 
 @candles_app.command("import")

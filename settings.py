@@ -155,6 +155,12 @@ class TemporalSettings(_Settings):
     temporal_payload_keys: SecretStr | None = None
 
 
+class PayloadSettings(_Settings):
+    """What `alphalab codec` needs."""
+
+    temporal_payload_keys: SecretStr
+
+
 class DatabaseSettings(_Settings):
     """Where PostgreSQL is; one login serves all three roles unless others are given."""
 

@@ -240,7 +240,6 @@ class TemporalServer(Service):
         ui_port: int | None = None,
         log_file: Path | None = None,
         dynamic_config: Mapping[str, str] | None = None,
-        codec_url: str | None = None,
         namespace: str | None = None,
     ) -> None:
         super().__init__(data_dir, log_file=log_file)
@@ -248,7 +247,6 @@ class TemporalServer(Service):
         self._port = port or free_port()
         self._ui_port = ui_port or free_port()
         self._dynamic_config = {**TEMPORAL_DYNAMIC_CONFIG, **(dynamic_config or {})}
-        self._codec_url = codec_url
 
     @property
     def address(self) -> str:
@@ -298,7 +296,6 @@ class TemporalServer(Service):
         options += _repeated("--sqlite-pragma", TEMPORAL_SQLITE_PRAGMAS)
         settings = [f"{key}={value}" for key, value in self._dynamic_config.items()]
         options += _repeated("--dynamic-config-value", settings)
-        options += ["--ui-codec-endpoint", self._codec_url] if self._codec_url else []
         return Command(
             name=self.name,
             arguments=[temporal_binary(), "server", "start-dev", *options],
