@@ -71,10 +71,14 @@ class FinishInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishResult:
-    """The stored result, and what it came to."""
+    """The stored result, what it came to, and how many trades were closed, the last one included.
+
+    Results of before `trades_total` was told name none.
+    """
 
     result_id: str
     final_pnl_pct: float
+    trades_total: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +188,11 @@ async def _finish(
 
 def _result(context: SessionContext, state: SimulationState) -> FinishResult:
     pnl = clamped_percent(state.equity / context.rules.starting_capital - 1)
-    return FinishResult(result_id=str(result_id(context.session_id)), final_pnl_pct=pnl)
+    return FinishResult(
+        result_id=str(result_id(context.session_id)),
+        final_pnl_pct=pnl,
+        trades_total=state.trades_total,
+    )
 
 
 def _forming_since(context: SessionContext, frame: MarketFrame, state: SimulationState) -> int:

@@ -77,6 +77,7 @@ class ForwardTestWorkflow(SessionRun):
                 pnl_pct=result.final_pnl_pct,
                 reason=None if before.ended is None else before.ended.value,
             )
+            self._notices.tell_closed(before, result.trades_total)
             if before.ended is not None:
                 self._notices.tell("auto_stopped", "finish", facts=facts)
             self._notices.tell("test_completed", "finish", facts=facts)

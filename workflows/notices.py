@@ -54,13 +54,7 @@ class Notices:
 
     def tell_trades(self, before: SimulationState, after: SimulationState) -> None:
         """Tell of every trade that was closed or opened between two states."""
-        for number in range(before.trades_total + 1, after.trades_total + 1):
-            self.tell(
-                "trade_executed",
-                f"closed-{number}",
-                trade_number=number,
-                facts=NoticeFacts(action="closed"),
-            )
+        self.tell_closed(before, after.trades_total)
         position = after.position
         known = before.position.trade_number if before.position else 0
         if position is not None and position.trade_number != known:
@@ -69,6 +63,16 @@ class Notices:
                 f"opened-{position.trade_number}",
                 trade_number=position.trade_number,
                 facts=NoticeFacts(action="opened"),
+            )
+
+    def tell_closed(self, before: SimulationState, trades_total: int) -> None:
+        """Tell of every trade that was closed since a state, up to the last one."""
+        for number in range(before.trades_total + 1, trades_total + 1):
+            self.tell(
+                "trade_executed",
+                f"closed-{number}",
+                trade_number=number,
+                facts=NoticeFacts(action="closed"),
             )
 
     async def told(self) -> None:

@@ -59,6 +59,7 @@ class SessionResult:
     status: str
     result_id: str | None = None
     final_pnl_pct: float | None = None
+    trades_total: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +323,7 @@ class SessionRun:
             status="completed",
             result_id=finished.result_id,
             final_pnl_pct=finished.final_pnl_pct,
+            trades_total=finished.trades_total,
         )
 
     async def _fail(self, e: ActivityError) -> SessionResult:

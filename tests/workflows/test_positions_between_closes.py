@@ -166,10 +166,16 @@ async def test_a_stop_inside_an_outage_is_filled_at_the_candle_and_the_price_it_
         before = await live.reached(session_id, lambda row: row["open_position"] is not None)
     clock.set(advance_ms=30 * HOUR)
     async with live.worker():
-        await live.reached(session_id, lambda row: row["cursor"] >= before["cursor"] + 30)
+        await live.reached(
+            session_id,
+            lambda row: row["cursor"] >= before["cursor"] + 30 and row["open_position"] is not None,
+        )
         await stop(live, session_id)
 
-    trade = (await live.trades(session_id))[0]
+    trade, *_, last = await live.trades(session_id)
+    # The stop itself closes the last one; of that, too, the user is told.
+    category = "stop_loss_hit" if last["exit_type"] == "stop_loss" else "trade_executed"
+    assert (category, f"closed-{last['trade_number']}") in await notices(live, session_id)
     candles = await live.rows(
         "SELECT c.* FROM candles c JOIN trading_sessions s ON s.data_set_id = c.data_set_id"
         " WHERE s.id = :id AND c.open_time >= s.start_date ORDER BY c.open_time",
