@@ -70,10 +70,7 @@ def test_extreme_figures_are_written_out():
 
 @pytest.mark.parametrize("face", [FACE, *HARD.values()], ids=["ordinary", *HARD])
 def test_nothing_overlaps_and_nothing_leaves_the_margins(face: CertificateFace):
-    [page] = pypdfium2.PdfDocument(draw_pdf(face))
-    width, height = page.get_size()
-    text = page.get_textpage()
-    boxes = [text.get_rect(number) for number in range(text.count_rects())]
+    width, height, boxes = boxes_of(face)
 
     for left, bottom, right, top in boxes:
         assert left >= 49
@@ -83,7 +80,23 @@ def test_nothing_overlaps_and_nothing_leaves_the_margins(face: CertificateFace):
     assert [pair for pair in combinations(boxes, 2) if overlap(*pair)] == []
 
 
+def test_no_name_runs_into_the_seal():
+    width, height, boxes = boxes_of(replace(ENDLESS, agent_name="W" * 200))
+
+    beside = [box for box in boxes if height - 166 < (box[1] + box[3]) / 2 < height - 78]
+    assert len(beside) >= 4
+    assert all(right < width - 50 - 88 for _, _, right, _ in beside)
+
+
 Box = tuple[float, float, float, float]
+
+
+def boxes_of(face: CertificateFace) -> tuple[float, float, list[Box]]:
+    """Width and height of the page, and where its lines are: left, bottom, right, top."""
+    [page] = pypdfium2.PdfDocument(draw_pdf(face))
+    text = page.get_textpage()
+    boxes: list[Box] = [text.get_rect(number) for number in range(text.count_rects())]
+    return *page.get_size(), boxes
 
 
 def overlap(one: Box, other: Box, tolerance: float = 0.5) -> bool:
