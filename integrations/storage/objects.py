@@ -38,7 +38,6 @@ _PARTS_AT_ONCE: Final = 2
 # One request each: a slow reader holds no connection to the storage open.
 _READ_BYTES: Final = 1024 * 1024
 _LISTED_AT_ONCE: Final = 500
-_MAX_MESSAGE: Final = 300
 _KEY: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 # How a folder calls what is not written to its end.
 _UNFINISHED: Final = re.compile(r".+#\d+")
@@ -168,12 +167,15 @@ def open_store(location: str) -> ObjectStore:
     """The storage of a setting: `/a/folder`, `file:///a/folder` or `s3://bucket/prefix`.
 
     A missing folder is made, for this user alone. Region, credentials and endpoint of S3 come from
-    the environment variables `AWS_…`. Nothing is connected yet. Raises ValueError, and OSError
-    where the folder cannot be made.
+    the environment variables `AWS_…`. Nothing is connected yet. Raises ValueError, also where the
+    folder cannot be made.
     """
     match location_of(location):
         case Folder(path=path):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"the folder cannot be made: {error.strerror}") from None
             return ObjectStore(LocalStore(path), path)
         case Bucket(name=name, prefix=prefix):
             return ObjectStore(S3Store(name, prefix=prefix, retry_config=_RETRIES))
@@ -198,19 +200,14 @@ def _remove_unfinished(folder: Path, before: float) -> int:
 
 @contextmanager
 def _failures(key: str) -> Generator[None]:
-    """Translate what obstore raises; of its words, which are pages long, the first line is kept."""
+    """Translate what obstore raises; its own words name hosts and folders, and stay the cause."""
     try:
         yield
     except FileNotFoundError:
-        raise ObjectNotFound(f"nothing is stored at {key}") from None
+        raise ObjectNotFound(f"The file storage has nothing at {key}.") from None
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise AuthenticationFailed(_told(key, error)) from None
+        raise AuthenticationFailed("The file storage does not let us in.") from error
     except (InvalidPathError, NotSupportedError, UnknownConfigurationKeyError) as error:
-        raise RequestRejected(_told(key, error)) from None
+        raise RequestRejected("The file storage refuses the request.") from error
     except (BaseError, OSError) as error:
-        raise TemporarilyUnavailable(_told(key, error)) from None
-
-
-def _told(key: str, error: Exception) -> str:
-    first_line = next(iter(str(error).splitlines()), "")
-    return f"storage, {key}: {type(error).__name__}: {first_line}"[:_MAX_MESSAGE]
+        raise TemporarilyUnavailable("The file storage cannot be used now.") from error
