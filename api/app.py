@@ -15,6 +15,7 @@ from api.routes import (
     arena,
     backtests,
     dashboard,
+    exports,
     forward_tests,
     health,
     market_data,
@@ -48,6 +49,7 @@ _ROUTES = (
     dashboard,
     notifications,
     market_data,
+    exports,
     sockets,
 )
 # The middleware knows their addresses.

@@ -19,6 +19,7 @@ from api.backtests import Backtests
 from api.config import ApiConfig
 from api.controls import Controls
 from api.errors import AccountDeactivated, Unauthorized
+from api.exports import Exports
 from api.forward_tests import ForwardTests
 from api.metrics import ApiMetrics
 from api.rate_limits import RateLimits
@@ -60,6 +61,7 @@ class Services:
     controls: Controls
     backtests: Backtests
     forward_tests: ForwardTests
+    exports: Exports
     metrics: ApiMetrics
     rate_limits: RateLimits
     # Neither is there unless its secret is.
