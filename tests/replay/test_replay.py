@@ -22,12 +22,14 @@ from integrations.openrouter.client import OpenRouterClient
 from tests.memory_storage import memory_storage
 from tests.replay.changed import (
     ChangedBacktestWorkflow,
+    ChangedExportWorkflow,
     ChangedForwardTestWorkflow,
     ChangedPriceFeedWorkflow,
 )
 from tests.workflows.histories import payloads_of
 from worker import FernetKeyRing, build_activities, build_workers
 from workflows.backtest import BacktestWorkflow
+from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import data_converter
@@ -43,6 +45,7 @@ CONTAINED = {
     "fetched": {"WORKFLOW_EXECUTION_COMPLETED"},
     "followed": {"TIMER_FIRED", "WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "touched": {"MARKER_RECORDED", "TIMER_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
+    "exported": {"WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "priced": {"WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "continued-first-run": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW"},
     "continued-last-run": {"WORKFLOW_EXECUTION_COMPLETED"},
@@ -74,14 +77,17 @@ async def workers(temporal_client: Client) -> list[Worker]:
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_recorded_histories_replay(path: Path):
-    now = replayer(BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow)
+    now = replayer(BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow, ExportWorkflow)
     await now.replay_workflow(history(path))
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_a_change_that_breaks_running_tests_is_noticed(path: Path):
     changed = replayer(
-        ChangedBacktestWorkflow, ChangedForwardTestWorkflow, ChangedPriceFeedWorkflow
+        ChangedBacktestWorkflow,
+        ChangedForwardTestWorkflow,
+        ChangedPriceFeedWorkflow,
+        ChangedExportWorkflow,
     )
     with pytest.raises(workflow.NondeterminismError):
         await changed.replay_workflow(history(path))
