@@ -15,6 +15,7 @@ from api.routes import (
     arena,
     backtests,
     dashboard,
+    exports,
     forward_tests,
     health,
     market_data,
@@ -49,6 +50,7 @@ _ROUTES = (
     dashboard,
     notifications,
     market_data,
+    exports,
     sockets,
     stylesheet,
 )

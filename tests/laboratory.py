@@ -27,6 +27,8 @@ from db.repositories.users import SignInRepository
 from events.channels import session_stream
 from events.types import Event, decode_event
 from integrations.openrouter.client import OpenRouterClient
+from integrations.storage.objects import ObjectStore
+from tests.memory_storage import memory_storage
 from tests.plain_runs import PlainRun
 from trading.candles import CandleSeries, Timeframe
 from trading.rules import Mode, Rules
@@ -107,6 +109,7 @@ class Laboratory:
     openrouter_url: str
     http: httpx.AsyncClient
     market: Market = field(default_factory=NoMarket)
+    storage: ObjectStore = field(default_factory=memory_storage)
     fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
     user_id: UUID = field(default_factory=uuid4)
 
@@ -121,6 +124,7 @@ class Laboratory:
             OpenRouterClient(self.http, self.openrouter_url),
             FernetKeyRing((self.fernet_key,)),
             LiveCandles(self.database, self.market, f"exchange:{self.task_queue}"),
+            storage=self.storage,
             temporal=self.temporal,
         )
 

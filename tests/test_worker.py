@@ -22,6 +22,7 @@ from temporalio.service import RPCError
 
 from activities.backtest_candles import BacktestCandleActivities
 from activities.decisions import DecisionActivities
+from activities.exports import ExportActivities
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
 from activities.notifications import NotificationActivities
@@ -40,10 +41,11 @@ from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from worker import FernetKeyRing, build_workers, mailer_of
 from workflows.backtest import BacktestWorkflow
+from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import workflow_id
-from workflows.session_run import background_queue, decision_queue
+from workflows.session_run import background_queue, decision_queue, export_queue
 
 ROOT = Path(__file__).parents[1]
 FLIP = Plan(candles=14, model="simulated/flip")
@@ -83,7 +85,11 @@ async def laboratory(
 
 @pytest.fixture
 def environment(
-    laboratory: Laboratory, empty_postgres_url: str, redis_url: str, temporal_address: str
+    laboratory: Laboratory,
+    empty_postgres_url: str,
+    redis_url: str,
+    temporal_address: str,
+    tmp_path: Path,
 ) -> dict[str, str]:
     """All that a worker is told."""
     return {
@@ -95,6 +101,7 @@ def environment(
         "ENCRYPTION_KEY": laboratory.fernet_key,
         "OPENROUTER_BASE_URL": laboratory.openrouter_url,
         "PUBLIC_URL": "http://localhost",
+        "STORAGE_BUCKET": str(tmp_path / "storage"),
         "WORKER_GRACEFUL_SHUTDOWN_SECONDS": "2",
     }
 
@@ -223,7 +230,7 @@ async def workers(laboratory: Laboratory) -> list[Any]:
 async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own(
     laboratory: Laboratory, workers: list[Any]
 ):
-    steps, decisions, background = (worker.config() for worker in workers)
+    steps, decisions, background, exports = (worker.config() for worker in workers)
     classes = (
         MarketDataActivities,
         BacktestCandleActivities,
@@ -235,6 +242,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         ResultActivities,
         NotificationActivities,
         SummaryActivities,
+        ExportActivities,
     )
     defined = {
         name
@@ -244,17 +252,22 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
     }
 
     registered = [
-        each.__name__ for config in (steps, decisions, background) for each in config["activities"]
+        each.__name__
+        for config in (steps, decisions, background, exports)
+        for each in config["activities"]
     ]
     assert sorted(registered) == sorted(defined)
     assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
     assert {each.__name__ for each in background["activities"]} == {"follow_prices", "notify"}
+    assert [each.__name__ for each in exports["activities"]] == ["write_export"]
+    assert exports["task_queue"] == export_queue(steps["task_queue"])
     assert background["task_queue"] == background_queue(steps["task_queue"])
     assert decisions["task_queue"] == decision_queue(steps["task_queue"])
     assert steps["workflows"] == [
         BacktestWorkflow,
         ForwardTestWorkflow,
         PriceFeedWorkflow,
+        ExportWorkflow,
     ]
 
 
@@ -282,7 +295,7 @@ def test_what_no_key_opens_is_refused_without_repeating_it(token: str):
 def test_there_is_a_mailer_where_the_settings_name_a_server():
     needed: dict[str, Any] = {"database_url": "postgresql://localhost/a"}
     needed |= {"redis_url": "redis://localhost", "temporal_address": "localhost:7233"}
-    needed |= {"public_url": "http://localhost"}
+    needed |= {"public_url": "http://localhost", "storage_bucket": "s3://alphalab"}
     needed |= {"encryption_key": Fernet.generate_key().decode(), "_env_file": None}
     mail = {"smtp_host": "smtp.example", "smtp_from": "no-reply@alphalab.example"}
 

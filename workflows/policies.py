@@ -87,6 +87,21 @@ NOTICE = ActivityOptions(
     ),
 )
 
+# An account of a million decisions is written in six minutes, on a busy machine in twenty. A
+# storage that is away, or a queue of other exports, is waited for for two hours; then the user can
+# ask again. A dead worker is noticed by the heartbeat.
+EXPORT = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=30),
+    heartbeat_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(hours=2),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=60),
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+)
+
 # Half a second of candles and one transaction; a dead worker is noticed by the heartbeat.
 CHUNK = ActivityOptions(
     start_to_close_timeout=timedelta(minutes=2),

@@ -5,6 +5,7 @@ from db.models.api_keys import ApiKey, ApiKeyRecord
 from db.models.candles import DataSet, DataSetRecord, StoredCandle, WatchCandle
 from db.models.columns import Base
 from db.models.decisions import Decision, DecisionRecord, ModelCall
+from db.models.exports import Export, ExportRecord, NewExport
 from db.models.idempotency import IdempotencyKey, IdempotencyRecord
 from db.models.inbox import (
     ActivityLog,
@@ -35,10 +36,13 @@ __all__ = [
     "DataSetRecord",
     "Decision",
     "DecisionRecord",
+    "Export",
+    "ExportRecord",
     "IdempotencyKey",
     "IdempotencyRecord",
     "ModelCall",
     "NewActivity",
+    "NewExport",
     "NewNotification",
     "NewResult",
     "NewSession",

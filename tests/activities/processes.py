@@ -69,6 +69,7 @@ class Machine:
                 OpenRouterClient(http, laboratory.openrouter_url),
                 FernetKeyRing((laboratory.fernet_key,)),
                 LiveCandles(self.database, self.market, "simulated"),
+                storage=laboratory.storage,
             ),
         )
         self.processes.append(process)

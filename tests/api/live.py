@@ -60,6 +60,7 @@ async def live_world(
             OpenRouterClient(http, own.openrouter_base_url),
             FernetKeyRing(own.encryption_keys),
             LiveCandles(database, market, f"exchange:{exchange}"),
+            storage=world.services.storage,
         )
         for worker in build_workers(temporal_client, queue, activities, grace=timedelta(seconds=1)):
             await stack.enter_async_context(worker)

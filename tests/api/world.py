@@ -134,6 +134,7 @@ async def staffed_world(
             world.services.redis,
             OpenRouterClient(http, own.openrouter_base_url),
             FernetKeyRing(own.encryption_keys),
+            storage=world.services.storage,
         )
         for worker in build_workers(
             temporal, own.temporal_task_queue, activities, grace=timedelta(seconds=1)

@@ -649,6 +649,7 @@ CONTRACT = {
             error=maybe(TEXT),
         )
     ),
+    "GET /api/export/{}/download": Promise(None),
 }
 
 # Calls that the server does not have yet; whoever adds one takes it out, and it is walked.
@@ -657,11 +658,14 @@ NOT_YET = {
     *("GET /api/certificates/{}/pdf", "GET /api/certificates/{}/image"),
     *("GET /api/certificates/verify/{}", "GET /verify/{}"),
     "GET /.well-known/alphalab-certificate-key",
-    *("POST /api/export", "GET /api/export/{}"),
 }
+
+# Calls that need a signed link and no token; without one they say nothing of what is there.
+SIGNED = {"GET /api/export/{}/download"}
 
 # Calls that need no token.
 PUBLIC = {
+    *SIGNED,
     *("GET /api/health", "GET /api/ready", "GET /metrics", "POST /api/webhooks/clerk"),
     *("GET /api/certificates/verify/{}", "GET /verify/{}", "GET /api/models"),
     "GET /.well-known/alphalab-certificate-key",
