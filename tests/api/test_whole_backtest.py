@@ -11,6 +11,7 @@ from local.issuer import Issuer
 from settings import ApiSettings
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, created, error_of, staffed_world, upload
+from tests.laboratory import walk
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,7 @@ async def check_result(
 
     assert result["session_id"] == session["id"]
     assert result["max_drawdown_pct"] >= 0
+    assert result["data_fingerprint"] == walk(240).slice(48, 96).fingerprint()
     times = [point["time"] for point in result["equity_curve"]]
     assert times == sorted(set(times))
     assert [each["id"] for each in listed["results"]] == [result_id]
