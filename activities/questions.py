@@ -35,7 +35,8 @@ from events.payloads import (
     thinking_payload,
 )
 from events.shapes import DecisionFacts
-from integrations.openrouter.schemas import ChatReply
+from integrations.errors import ReplyTooLarge
+from integrations.openrouter.schemas import ChatReply, Usage
 from trading.decisions import Decision
 from trading.simulation import SimulationState, Verdict
 
@@ -270,3 +271,17 @@ def _order_data(decision: Decision, verdict: Verdict) -> dict[str, Any] | None:
 def summary(index: int, decision: Decision, verdict: Verdict) -> str:
     rejected = f" (rejected: {verdict.rejection.reason})" if verdict.rejection else ""
     return f"candle {index}: {decision.action.value}{rejected}"
+
+
+def cut_off(e: ReplyTooLarge, model: str) -> ChatReply:
+    """A reply beyond all limits is an invalid one, not an outage."""
+    return ChatReply(
+        text=str(e),
+        reasoning="",
+        model=model,
+        usage=Usage(),
+        generation_id=None,
+        finish_reason="length",
+        latency_ms=0,
+        response_format=None,
+    )

@@ -86,6 +86,7 @@ class Plan:
     speed: str = "instant"
     blind: bool = False
     max_cost_usd: float | None = None
+    ai_summary: bool = False
     rules: Rules = field(default_factory=default_rules)
     indicators: Sequence[str] = ("rsi_14", "ema_20")
     data_set_id: UUID | None = None
@@ -187,6 +188,7 @@ class Laboratory:
                     total_candles=(plan.total_candles or plan.candles) if is_stored else 0,
                     blind=plan.blind,
                     max_cost_usd=plan.max_cost_usd,
+                    ai_summary=plan.ai_summary,
                 )
             )
         return session_id

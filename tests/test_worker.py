@@ -20,6 +20,7 @@ from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionR
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.ai_summaries import AiSummaryActivities
 from activities.backtest_candles import BacktestCandleActivities
 from activities.decisions import DecisionActivities
 from activities.live_markets import LiveMarketActivities
@@ -232,6 +233,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         PriceFeedActivities,
         SessionActivities,
         DecisionActivities,
+        AiSummaryActivities,
         ResultActivities,
         NotificationActivities,
         SummaryActivities,
@@ -247,7 +249,10 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         each.__name__ for config in (steps, decisions, background) for each in config["activities"]
     ]
     assert sorted(registered) == sorted(defined)
-    assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
+    assert [each.__name__ for each in decisions["activities"]] == [
+        "request_decision",
+        "write_ai_summary",
+    ]
     assert {each.__name__ for each in background["activities"]} == {"follow_prices", "notify"}
     assert background["task_queue"] == background_queue(steps["task_queue"])
     assert decisions["task_queue"] == decision_queue(steps["task_queue"])

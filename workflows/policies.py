@@ -120,6 +120,21 @@ DECISION = ActivityOptions(
     cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 )
 
+# One call, booked as a decision's is. Nothing waits for it but the end of the workflow, and a test
+# without it is as good: a provider that fails three times is left alone.
+AI_SUMMARY = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=5),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=60),
+        maximum_attempts=3,
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+)
+
 Speed = Literal["slow", "normal", "fast", "instant"]
 
 # Milliseconds between candles, as the front end's four speeds promise.

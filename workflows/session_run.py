@@ -11,6 +11,7 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
+    from activities.ai_summaries import AiSummaryActivities, AiSummaryInput
     from activities.decisions import DecisionActivities
     from activities.failures import PAUSE_REASONS, SUPERSEDED
     from activities.live_markets import Observation
@@ -29,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.step_rows import LiveCandle
     from trading.candles import Candle
     from trading.simulation import SimulationState
-    from workflows.policies import DECISION, FINISH, INDICATORS, STEP
+    from workflows.policies import AI_SUMMARY, DECISION, FINISH, INDICATORS, STEP
 
 STATUS = SearchAttributeKey.for_keyword("AlphaStatus")
 PNL_PCT = SearchAttributeKey.for_float("AlphaPnlPct")
@@ -323,6 +324,30 @@ class SessionRun:
             result_id=finished.result_id,
             final_pnl_pct=finished.final_pnl_pct,
         )
+
+    async def _sum_up(self, claim: ClaimResult) -> None:
+        """Have the model sum the test up, if that was asked for; its result is stored already.
+
+        Whatever goes wrong, the test has ended well.
+        """
+        if not claim.ai_summary:
+            return
+        try:
+            await workflow.execute_activity_method(
+                AiSummaryActivities.write_ai_summary,
+                AiSummaryInput(
+                    session_id=self._params.session_id,
+                    user_id=self._params.user_id,
+                    epoch=claim.epoch,
+                ),
+                task_queue=decision_queue(workflow.info().task_queue),
+                summary="AI summary",
+                **AI_SUMMARY,
+            )
+        except ActivityError as e:
+            if is_cancelled_exception(e):
+                raise
+            workflow.logger.warning("no AI summary: %s", _failure_type(e) or "none in time")
 
     async def _fail(self, e: ActivityError) -> SessionResult:
         """A defect of ours ended the test: say so where its owner and operators see it."""
