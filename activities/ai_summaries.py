@@ -138,11 +138,11 @@ class AiSummaryActivities:
         made = await self._calls.find(request.user_id, request.key)
         if made is not None and is_done(made):
             return stored_reply(made)
-        slots = self._slots.of(self._usable_key(request))
-        if not slots.locked():
-            async with slots:
+        line = self._slots.of(self._usable_key(request))
+        if line.is_free:
+            async with line.turn():
                 return await self._bought(request)
-        async with slots:
+        async with line.turn():
             # What was read before a wait is old after it.
             return await self._bought(await self._prepare(request.context, input))
 

@@ -14,6 +14,7 @@ from temporalio import activity
 
 from activities.contexts import SessionContext, SessionContexts
 from activities.failures import (
+    DECISION_ATTEMPTS,
     activity_failures,
     budget_reached,
     model_failures,
@@ -21,7 +22,7 @@ from activities.failures import (
     superseded,
 )
 from activities.heartbeats import heartbeating
-from activities.key_slots import KeySlots
+from activities.key_slots import KeySlots, StillWaiting, Turn
 from activities.model_calls import ModelCalls, call_id, carried_out, done_by_twin, is_done
 from activities.questions import (
     Answer,
@@ -77,6 +78,8 @@ CALLS_PER_DECISION = 2
 TEMPERATURE = 0.3
 MAX_TOKENS = 1_000
 HTTP_TIMEOUT_S = 30.0
+# So long an attempt waits for its key's turn.
+TURN_PATIENCE_S = 30.0
 # Watchers see the text grow ten times a second; every fragment repeats it whole.
 FRAGMENT_INTERVAL_S = 0.1
 
@@ -94,11 +97,13 @@ class KeyRing(Protocol):
 class DecisionResult:
     """The order that came of the decision, if one did, and a line for operators.
 
-    An order is all that a decision changes of the simulation's state.
+    An order is all that a decision changes of the simulation's state. With a `turn` nothing was
+    decided yet: the key was busy for long, and the decision is to be asked for again with it.
     """
 
     order: PendingOrder | None
     summary: str
+    turn: Turn | None = None
 
 
 class DecisionActivities:
@@ -127,7 +132,8 @@ class DecisionActivities:
     @activity.defn
     async def request_decision(self, input: DecisionInput) -> DecisionResult:
         """Return the recorded decision of a candle, buying it first if there is none."""
-        with activity_failures(), model_failures(), heartbeating():
+        failures = model_failures(is_last=_failed_before(input) + 1 >= DECISION_ATTEMPTS)
+        with activity_failures(), failures, heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
             decided = await self._decide_in_turn(context, input)
             return decided or await self._recorded(context, input)
@@ -135,22 +141,30 @@ class DecisionActivities:
     async def _decide_in_turn(
         self, context: SessionContext, input: DecisionInput
     ) -> DecisionResult | None:
-        """Decide while holding one of the key's slots; None when the decision is recorded."""
+        """Decide when it is the key's turn; None when the decision is recorded.
+
+        A turn that does not come for long is handed back, so that neither this attempt's time nor
+        one of the worker's places is spent on waiting.
+        """
         question = await self._prepare(context, input)
         if question is None:
             return None
         if question.api_key is None:  # enough for what is bought already
             return await self._decide(question)
-        slots = self._slots.of(question.api_key)
-        if not slots.locked():
-            async with slots:
+        line = self._slots.of(question.api_key)
+        if line.is_free:
+            async with line.turn():
                 return await self._decide(question)
         # What was read before a wait is old after it: the key, the owner, the calls. The call that
         # was opened is withdrawn: a worker that dies meanwhile leaves none that looks paid for.
         await self._note_refusal(question, 1)
-        async with slots:
-            again = await self._prepare(context, input)
-            return None if again is None else await self._decide(again)
+        since = None if input.turn is None else input.turn.since
+        try:
+            async with line.turn(since=since, patience=None if since is None else TURN_PATIENCE_S):
+                again = await self._prepare(context, input)
+                return None if again is None else await self._decide(again)
+        except StillWaiting:
+            return _handed_back(input)
 
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> Question | None:
         """Open the first call and compose the prompt; None when the decision is recorded."""
@@ -406,6 +420,21 @@ class _Fragments:
             timestamp=iso_timestamp(datetime.now(UTC)),
         )
         await self._publisher.publish(self._question.context.session_id, [event])
+
+
+def _failed_before(input: DecisionInput) -> int:
+    """Attempts at this decision that failed, those before it waited included."""
+    earlier = 0 if input.turn is None else input.turn.failed
+    return earlier + activity.info().attempt - 1
+
+
+def _handed_back(input: DecisionInput) -> DecisionResult:
+    since = 0.0 if input.turn is None else input.turn.since
+    return DecisionResult(
+        order=None,
+        summary=f"candle {input.candle_index}: waits for its key",
+        turn=Turn(since=since, failed=_failed_before(input)),
+    )
 
 
 def _check_budget(context: SessionContext, basis: DecisionBasis) -> None:

@@ -10,6 +10,7 @@ import orjson
 from temporalio import activity
 
 from activities.contexts import SessionContext
+from activities.key_slots import Turn
 from activities.step_rows import STATE, clamped_percent
 from agents.prompts import (
     CANDLES_SHOWN,
@@ -46,7 +47,8 @@ class DecisionInput:
     """The candle that just closed; the state after it is the session's latest.
 
     On the live market a decision that is not there by `late_from`, when the next candle closes (in
-    the exchange's epoch ms), fills nothing.
+    the exchange's epoch ms), fills nothing. `turn` is the place in the line of its key; a workflow
+    that gives none is of before there were any, and takes none back.
     """
 
     session_id: str
@@ -54,6 +56,7 @@ class DecisionInput:
     epoch: int
     candle_index: int
     late_from: int | None = None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

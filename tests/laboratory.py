@@ -110,6 +110,7 @@ class Laboratory:
     market: Market = field(default_factory=NoMarket)
     fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
     user_id: UUID = field(default_factory=uuid4)
+    max_decisions_per_key: int = 32
 
     @property
     def temporal(self) -> Temporal:
@@ -123,6 +124,7 @@ class Laboratory:
             FernetKeyRing((self.fernet_key,)),
             LiveCandles(self.database, self.market, f"exchange:{self.task_queue}"),
             temporal=self.temporal,
+            max_decisions_per_key=self.max_decisions_per_key,
         )
 
     async def sign_up(self) -> None:

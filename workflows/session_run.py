@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.ai_summaries import AiSummaryActivities, AiSummaryInput
     from activities.decisions import DecisionActivities
     from activities.failures import PAUSE_REASONS, SUPERSEDED
+    from activities.key_slots import Turn
     from activities.live_markets import Observation
     from activities.market_data import IndicatorsInput, MarketDataActivities
     from activities.questions import DecisionInput
@@ -95,6 +96,7 @@ class SessionRun:
         self._claim: ClaimResult | None = None
         self._state: SimulationState | None = None
         self._decision_due = False
+        self._turn: Turn | None = None
         self._paused = False
         self._pause_reason: str | None = None
         self._speed = "normal"
@@ -214,6 +216,7 @@ class SessionRun:
                 epoch=claim.epoch,
                 candle_index=index,
                 late_from=market.next_close if market else None,
+                turn=self._turn or Turn(since=workflow.time()),
             ),
             task_queue=decision_queue(workflow.info().task_queue),
             summary=f"candle {index}: decision",
@@ -222,8 +225,12 @@ class SessionRun:
         try:
             outcome = await self._unless_stopped(request)
         except ActivityError as e:
+            self._turn = None
             self._take_trouble(e)
             return
+        self._turn = outcome.turn
+        if outcome.turn is not None:
+            return  # its key is busy: the loop asks again
         self._state = replace(self._require_state(), pending=outcome.order)
         self._last_decision = outcome.summary
         self._decision_due = False
