@@ -166,7 +166,7 @@ def main() -> None:
         settings = api_settings()
     except SettingsError as e:
         sys.exit(str(e))
-    configure_logging(level=settings.log_level, form=settings.log_format, process="api")
+    configure_logging(level=settings.level, form=settings.log_format, process="api")
     uvloop.run(serve(settings, listener))
 
 

@@ -360,7 +360,7 @@ def main() -> None:
         settings = worker_settings()
     except SettingsError as e:
         sys.exit(str(e))
-    configure_logging(level=settings.log_level, form=settings.log_format, process="worker")
+    configure_logging(level=settings.level, form=settings.log_format, process="worker")
     spare_collector()
     try:
         uvloop.run(run(settings))

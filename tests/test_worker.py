@@ -131,13 +131,15 @@ async def test_a_killed_worker_process_changes_nothing_and_a_dismissed_one_leave
         await laboratory.stepped(session_id, random.randint(1, 12))
         worker.kill()
         assert await worker.wait() == -signal.SIGKILL
-    async with process(tmp_path, environment) as worker:
+    talkative = {"DEBUG": "true", "LOG_LEVEL": "error"}
+    async with process(tmp_path, environment | talkative) as worker:
         await laboratory.ended(session_id)
         worker.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):
             said, _ = await worker.communicate()
         assert worker.returncode == 0
         assert b"worker_ready" in said
+        assert b'"level": "debug"' in said
         assert b"Traceback" not in said
 
     plain = await laboratory.plain(FLIP)

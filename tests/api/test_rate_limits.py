@@ -303,7 +303,7 @@ async def in_a_crowd(limits: RateLimits, crowd: int) -> tuple[list[Take | None],
 async def test_processes_share_the_buckets(
     limited: ApiSettings, world: World, ada: Person, tmp_path: Path
 ):
-    """Two processes as production has them."""
+    """Two processes as production has them; one of them is told to say everything."""
     environment = {
         name.upper(): shown(value)
         for name, value in limited.model_dump().items()
@@ -318,7 +318,7 @@ async def test_processes_share_the_buckets(
                 name,
                 "server",
                 log_file=tmp_path / f"{name}.log",
-                settings=environment,
+                settings=environment | {"LOG_LEVEL": "error", "DEBUG": str(name == "two")},
                 listener=listener,
                 health_url=f"{urls[-1]}/api/health",
             )
@@ -329,6 +329,10 @@ async def test_processes_share_the_buckets(
 
     assert statuses(answers) == [200] * BURST + [429] * 2
     assert statuses(await write(ada)) == [429]
+    said = [
+        '"event": "request"' in (tmp_path / f"{name}.log").read_text() for name in ("one", "two")
+    ]
+    assert said == [False, True]
 
 
 def shown(value: Any) -> str:
