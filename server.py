@@ -173,7 +173,7 @@ def main() -> None:
         settings = api_settings()
     except SettingsError as e:
         sys.exit(str(e))
-    configure_logging(level=settings.log_level, form=settings.log_format, process="api")
+    configure_logging(level=settings.level, form=settings.log_format, process="api")
     try:
         uvloop.run(serve(settings, listener))
     except SettingsError as e:  # some are unusable only when they are used

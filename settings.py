@@ -165,6 +165,11 @@ class LogSettings(_Settings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
+    @property
+    def level(self) -> str:
+        """The least that is logged: everything with `DEBUG`. No answer ever shows a traceback."""
+        return "debug" if self.debug else self.log_level
+
 
 class TemporalSettings(_Settings):
     """Where Temporal is, and how its payloads are sealed."""

@@ -19,6 +19,7 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 
+from activities.ai_summaries import AiSummaryActivities
 from activities.backtest_candles import BacktestCandleActivities
 from activities.candle_history import CandleHistory
 from activities.contexts import SessionContexts
@@ -97,6 +98,7 @@ class Activities:
     price_feeds: PriceFeedActivities
     sessions: SessionActivities
     decisions: DecisionActivities
+    ai_summaries: AiSummaryActivities
     results: ResultActivities
     notifications: NotificationActivities
     summaries: SummaryActivities
@@ -125,6 +127,7 @@ def build_activities(
     contexts = SessionContexts(database, frames)
     live = live or LiveCandles(database, NoMarket(), "none")
     history = CandleHistory(database, live.market, live.source, clock=live.now_ms)
+    slots = KeySlots(max_decisions_per_key)
     return Activities(
         market_data=MarketDataActivities(contexts),
         backtest_candles=BacktestCandleActivities(database, frames, history),
@@ -138,9 +141,10 @@ def build_activities(
             publisher,
             openrouter,
             keys,
-            slots=KeySlots(max_decisions_per_key),
+            slots=slots,
             exchange_time=live.now_ms,
         ),
+        ai_summaries=AiSummaryActivities(database, contexts, openrouter, keys, slots=slots),
         results=ResultActivities(database, contexts, publisher),
         notifications=NotificationActivities(database, mailer),
         summaries=SummaryActivities(database),
@@ -193,7 +197,10 @@ def build_workers(
     decisions = Worker(
         client,
         task_queue=decision_queue(task_queue),
-        activities=[activities.decisions.request_decision],
+        activities=[
+            activities.decisions.request_decision,
+            activities.ai_summaries.write_ai_summary,
+        ],
         max_concurrent_activities=max_decisions,
         graceful_shutdown_timeout=grace,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
@@ -404,7 +411,7 @@ def main() -> None:
         settings = worker_settings()
     except SettingsError as e:
         sys.exit(str(e))
-    configure_logging(level=settings.log_level, form=settings.log_format, process="worker")
+    configure_logging(level=settings.level, form=settings.log_format, process="worker")
     spare_collector()
     try:
         uvloop.run(run(settings))

@@ -4,27 +4,26 @@ A decision is bought once. Each call has a row that says `started` before the re
 with the raw reply, whatever the reply is worth; an attempt that comes later goes on from there.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
-from uuid import UUID, uuid5
+from typing import Protocol
 
 from temporalio import activity
 
 from activities.contexts import SessionContext, SessionContexts
 from activities.failures import (
+    DECISION_ATTEMPTS,
     activity_failures,
     budget_reached,
     model_failures,
     no_api_key,
-    passes_by_itself,
     superseded,
 )
 from activities.heartbeats import heartbeating
-from activities.key_slots import KeySlots
+from activities.key_slots import KeySlots, StillWaiting, Turn
+from activities.model_calls import ModelCalls, call_id, carried_out, done_by_twin, is_done
 from activities.questions import (
     Answer,
     DecisionInput,
@@ -32,6 +31,7 @@ from activities.questions import (
     Reply,
     booking,
     bought_reply,
+    cut_off,
     decision_outcome,
     market_view,
     stored_reply,
@@ -67,7 +67,7 @@ from events.publisher import EventPublisher
 from events.types import Event, iso_timestamp
 from integrations.errors import IntegrationError, ReplyTooLarge
 from integrations.openrouter.client import OpenRouterClient
-from integrations.openrouter.schemas import ChatReply, ChatRequest, Usage
+from integrations.openrouter.schemas import ChatReply, ChatRequest
 from trading.candles import Candle
 from trading.decisions import Action, Decision
 from trading.orders import PendingOrder
@@ -78,16 +78,11 @@ CALLS_PER_DECISION = 2
 TEMPERATURE = 0.3
 MAX_TOKENS = 1_000
 HTTP_TIMEOUT_S = 30.0
-# A call that is cut short by a stop may still end and be booked; it was paid for anyway.
-CANCELLATION_GRACE_S = 5.0
-# A restart of PostgreSQL, or a failover, while a reply waits to be booked.
-BOOKING_PATIENCE_S = 60.0
-BOOKING_PAUSE_S = 0.2
+# So long an attempt waits for its key's turn.
+TURN_PATIENCE_S = 30.0
 # Watchers see the text grow ten times a second; every fragment repeats it whole.
 FRAGMENT_INTERVAL_S = 0.1
 
-
-T = TypeVar("T")
 # Epoch milliseconds, as the exchange counts them.
 ExchangeTime = Callable[[], Awaitable[int]]
 
@@ -102,11 +97,13 @@ class KeyRing(Protocol):
 class DecisionResult:
     """The order that came of the decision, if one did, and a line for operators.
 
-    An order is all that a decision changes of the simulation's state.
+    An order is all that a decision changes of the simulation's state. With a `turn` nothing was
+    decided yet: the key was busy for long, and the decision is to be asked for again with it.
     """
 
     order: PendingOrder | None
     summary: str
+    turn: Turn | None = None
 
 
 class DecisionActivities:
@@ -124,6 +121,7 @@ class DecisionActivities:
         exchange_time: ExchangeTime,
     ) -> None:
         self._database = database
+        self._calls = ModelCalls(database)
         self._contexts = contexts
         self._publisher = publisher
         self._openrouter = openrouter
@@ -134,7 +132,8 @@ class DecisionActivities:
     @activity.defn
     async def request_decision(self, input: DecisionInput) -> DecisionResult:
         """Return the recorded decision of a candle, buying it first if there is none."""
-        with activity_failures(), model_failures(), heartbeating():
+        failures = model_failures(is_last=_failed_before(input) + 1 >= DECISION_ATTEMPTS)
+        with activity_failures(), failures, heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
             decided = await self._decide_in_turn(context, input)
             return decided or await self._recorded(context, input)
@@ -142,22 +141,30 @@ class DecisionActivities:
     async def _decide_in_turn(
         self, context: SessionContext, input: DecisionInput
     ) -> DecisionResult | None:
-        """Decide while holding one of the key's slots; None when the decision is recorded."""
+        """Decide when it is the key's turn; None when the decision is recorded.
+
+        A turn that does not come for long is handed back, so that neither this attempt's time nor
+        one of the worker's places is spent on waiting.
+        """
         question = await self._prepare(context, input)
         if question is None:
             return None
         if question.api_key is None:  # enough for what is bought already
             return await self._decide(question)
-        slots = self._slots.of(question.api_key)
-        if not slots.locked():
-            async with slots:
+        line = self._slots.of(question.api_key)
+        if line.is_free:
+            async with line.turn():
                 return await self._decide(question)
         # What was read before a wait is old after it: the key, the owner, the calls. The call that
         # was opened is withdrawn: a worker that dies meanwhile leaves none that looks paid for.
         await self._note_refusal(question, 1)
-        async with slots:
-            again = await self._prepare(context, input)
-            return None if again is None else await self._decide(again)
+        since = None if input.turn is None else input.turn.since
+        try:
+            async with line.turn(since=since, patience=None if since is None else TURN_PATIENCE_S):
+                again = await self._prepare(context, input)
+                return None if again is None else await self._decide(again)
+        except StillWaiting:
+            return _handed_back(input)
 
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> Question | None:
         """Open the first call and compose the prompt; None when the decision is recorded."""
@@ -168,7 +175,7 @@ class DecisionActivities:
             stepping = SteppingRepository(connection)
             basis = await stepping.begin_decision(
                 key,
-                id=_call_id(key),
+                id=call_id(key),
                 max_cost_usd=context.settings.max_cost_usd,
                 decisions=DECISIONS_SHOWN,
                 reasoning_length=MAX_REASONING_SHOWN,
@@ -180,7 +187,7 @@ class DecisionActivities:
             api_key, calls = self._usable_key(basis), dict(basis.calls)
             if basis.is_opened:
                 await _use_key(stepping, key, basis, api_key)
-            elif not _is_done(calls.get(1)):
+            elif not is_done(calls.get(1)):
                 calls[1] = await _why_not_opened(stepping, key, context, basis)
         state = STATE.validate_json(basis.state)
         messages = build_messages(market_view(context, state, frame, basis.past))
@@ -235,27 +242,18 @@ class DecisionActivities:
         earlier: Sequence[Reply],
     ) -> Reply | DecisionResult:
         made = question.calls.get(call_no)
-        if call_no > 1 and not _is_done(made):
+        if call_no > 1 and not is_done(made):
             made = await self._open(question, call_no)
-        if made is not None and _is_done(made):
+        if made is not None and is_done(made):
             return stored_reply(made)
-        purchase = asyncio.create_task(self._buy(question, call_no, messages, earlier))
-        try:
-            return await asyncio.shield(purchase)
-        except asyncio.CancelledError:
-            await _let_it_end(purchase)
-            raise
+        return await carried_out(self._buy(question, call_no, messages, earlier))
 
     async def _open(self, question: Question, call_no: int) -> ModelCallRow | None:
         """Note that a call is about to be made; return it where a twin attempt was quicker."""
         if question.api_key is None:
             raise no_api_key()
         key = _key(question.context, question.input, call_no)
-        async with self._database.statements_for_user(question.context.user_id) as connection:
-            stepping = SteppingRepository(connection)
-            if await stepping.open_call(key, id=_call_id(key)):
-                return None
-            return await _done_by_twin(stepping, key)
+        return await self._calls.open(question.context.user_id, key)
 
     async def _buy(
         self,
@@ -284,38 +282,9 @@ class DecisionActivities:
             recorded = None
         except Exception:
             # Whatever is wrong with what it says, the reply is paid for.
-            await self._book(question, bill)
+            await self._calls.book(question.context.user_id, bill)
             raise
-        return recorded or await self._book(question, bill)
-
-    async def _book(self, question: Question, bill: Bill) -> Reply:
-        """Store the reply alone; where another attempt was first, its reply is what counts."""
-        user_id = question.context.user_id
-        attempts = await self._patiently(user_id, lambda stepping: stepping.book_call(bill))
-        if attempts is not None:
-            return bought_reply(bill.reply, attempts)
-        async with self._database.statements_for_user(user_id) as connection:
-            stored = await SteppingRepository(connection).call(bill.key)
-        if stored is None or not _is_done(stored):
-            raise superseded(question.input.session_id)
-        return stored_reply(stored)
-
-    async def _patiently(
-        self, user_id: UUID, store: Callable[[SteppingRepository], Awaitable[T]]
-    ) -> T:
-        """Store what is paid for and is nowhere else yet.
-
-        Temporal's next attempt would have to buy it again, so PostgreSQL is waited for here.
-        """
-        deadline = time.monotonic() + BOOKING_PATIENCE_S
-        while True:
-            try:
-                async with self._database.statements_for_user(user_id) as connection:
-                    return await store(SteppingRepository(connection))
-            except Exception as e:
-                if not passes_by_itself(e) or time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(BOOKING_PAUSE_S)
+        return recorded or await self._calls.book(question.context.user_id, bill)
 
     async def _send(self, question: Question, messages: Sequence[Message]) -> ChatReply:
         settings, api_key = question.context.settings, question.api_key
@@ -338,12 +307,11 @@ class DecisionActivities:
                 timeout=HTTP_TIMEOUT_S,
             )
         except ReplyTooLarge as e:
-            return _cut_off(e, settings.model)
+            return cut_off(e, settings.model)
 
     async def _note_refusal(self, question: Question, call_no: int) -> None:
         key = _key(question.context, question.input, call_no)
-        async with self._database.statements_for_user(question.context.user_id) as connection:
-            await SteppingRepository(connection).refuse_call(key)
+        await self._calls.refuse(question.context.user_id, key)
 
     async def _record(
         self, question: Question, answer: Answer, bill: Bill | None = None
@@ -394,7 +362,7 @@ class DecisionActivities:
     ) -> Numbering | None:
         user_id, epoch = question.context.user_id, question.input.epoch
         if bill is not None:
-            return await self._patiently(user_id, lambda s: s.book_decision(bill, outcome))
+            return await self._calls.patiently(user_id, lambda s: s.book_decision(bill, outcome))
         async with self._database.statements_for_user(user_id) as connection:
             return await SteppingRepository(connection).store_decision(outcome, epoch=epoch)
 
@@ -454,6 +422,21 @@ class _Fragments:
         await self._publisher.publish(self._question.context.session_id, [event])
 
 
+def _failed_before(input: DecisionInput) -> int:
+    """Attempts at this decision that failed, those before it waited included."""
+    earlier = 0 if input.turn is None else input.turn.failed
+    return earlier + activity.info().attempt - 1
+
+
+def _handed_back(input: DecisionInput) -> DecisionResult:
+    since = 0.0 if input.turn is None else input.turn.since
+    return DecisionResult(
+        order=None,
+        summary=f"candle {input.candle_index}: waits for its key",
+        turn=Turn(since=since, failed=_failed_before(input)),
+    )
+
+
 def _check_budget(context: SessionContext, basis: DecisionBasis) -> None:
     limit = context.settings.max_cost_usd
     if limit is not None and basis.cost_usd >= float(limit):
@@ -486,27 +469,7 @@ async def _why_not_opened(
     if basis.encrypted_key is None:
         raise no_api_key()
     _check_budget(context, basis)
-    return await _done_by_twin(stepping, key)
-
-
-async def _done_by_twin(stepping: SteppingRepository, key: CallKey) -> ModelCallRow:
-    made = await stepping.call(key)
-    if made is None or made.status != "done":
-        raise superseded(str(key.session_id))
-    return made
-
-
-def _call_id(key: CallKey) -> UUID:
-    return uuid5(key.session_id, f"call-{key.candle_number}-{key.call_no}")
-
-
-async def _let_it_end(call: asyncio.Task[Any]) -> None:
-    done, _ = await asyncio.wait([call], timeout=CANCELLATION_GRACE_S)
-    if not done:
-        call.cancel()
-        await asyncio.wait([call])
-    if not call.cancelled():
-        call.exception()  # retrieved: the cancellation is what counts now
+    return await done_by_twin(stepping, key)
 
 
 def _parsed(question: Question, reply: Reply) -> Decision:
@@ -517,21 +480,3 @@ def _answered(question: Question, bill: Bill, earlier: Sequence[Reply]) -> Answe
     """The decision that a reply holds which is not stored yet. Raises InvalidReply."""
     reply = bought_reply(bill.reply, attempts=0)  # the statement that stores it adds its own
     return Answer(decision=_parsed(question, reply), replies=[*earlier, reply], invalid=False)
-
-
-def _is_done(call: ModelCallRow | None) -> bool:
-    return call is not None and call.status == "done"
-
-
-def _cut_off(e: ReplyTooLarge, model: str) -> ChatReply:
-    """A reply beyond all limits is an invalid one, not an outage."""
-    return ChatReply(
-        text=str(e),
-        reasoning="",
-        model=model,
-        usage=Usage(),
-        generation_id=None,
-        finish_reason="length",
-        latency_ms=0,
-        response_format=None,
-    )

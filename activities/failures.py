@@ -39,6 +39,8 @@ from integrations.errors import (
     TemporarilyUnavailable,
 )
 
+# So often a decision is tried before the session pauses.
+DECISION_ATTEMPTS = 8
 # Longer waits are the provider's problem: the session pauses instead.
 LONGEST_RETRY_DELAY_S = 60.0
 
@@ -101,13 +103,19 @@ def activity_failures() -> Generator[None]:
 
 
 @contextmanager
-def model_failures() -> Generator[None]:
-    """Translate what the provider said; the message is safe to show and to keep in history."""
+def model_failures(*, is_last: bool = False) -> Generator[None]:
+    """Translate what the provider said; the message is safe to show and to keep in history.
+
+    After the last attempt there is no other, whatever Temporal has counted.
+    """
     try:
         yield
     except TemporarilyUnavailable as e:
         raise ApplicationError(
-            str(e), type="ModelUnavailable", next_retry_delay=_delay(e.retry_after)
+            str(e),
+            type="ModelUnavailable",
+            non_retryable=is_last,
+            next_retry_delay=_delay(e.retry_after),
         ) from None
     except InsufficientCredits as e:
         raise ApplicationError(str(e), type="InsufficientCredits", non_retryable=True) from None

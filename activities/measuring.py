@@ -207,7 +207,7 @@ def result_row(
     """The row of a session's result."""
     settings, state, totals = context.settings, measured.state, measured.totals
     metrics = measured.metrics
-    holding = metrics.average_holding_ms
+    holding, times = metrics.average_holding_ms, _close_times(context, measured)
     return NewResult(
         id=result_id(context.session_id),
         session_id=context.session_id,
@@ -245,8 +245,8 @@ def result_row(
         tokens=totals.tokens,
         metrics=_metrics_json(metrics),
         config=_config_json(context, measured),
-        equity_curve=_curve(context, measured),
-        buy_and_hold_curve=_benchmark_curve(context, measured),
+        equity_curve=equity_points(times, measured.equity, measured.starting_capital),
+        buy_and_hold_curve=benchmark_points(times, measured.benchmark),
         total_candles=state.next_candle,
         gaps=frame.candles.slice(0, state.next_candle).gaps(context.frame_key.timeframe),
         ambiguous_candles=state.ambiguous_candles,
@@ -311,29 +311,31 @@ def _close_times(context: SessionContext, measured: Measured) -> Times:
     return measured.open_times + context.rules.timeframe_ms
 
 
-def _curve(context: SessionContext, measured: Measured) -> list[dict[str, Any]]:
-    """At most 1,000 points that keep every extreme; drawdown is negative percent."""
-    if not measured.equity.size:
+def equity_points(times: Times, equity: Floats, starting_capital: float) -> list[dict[str, Any]]:
+    """At most 1,000 points that keep every extreme; drawdown is negative percent.
+
+    `times` are the closes of the candles, in epoch milliseconds.
+    """
+    if not equity.size:
         return []
-    times = _close_times(context, measured)
-    falls = drawdowns(measured.equity, measured.starting_capital)
-    kept = thin_curve(times, measured.equity, starting_capital=measured.starting_capital)
+    falls = drawdowns(equity, starting_capital)
+    kept = thin_curve(times, equity, starting_capital=starting_capital)
     return [
         {
             "time": int(times[i]),
-            "value": float(measured.equity[i]),
+            "value": float(equity[i]),
             "drawdown": 0.0 - _finite(float(falls[i])) * 100,
         }
         for i in kept
     ]
 
 
-def _benchmark_curve(context: SessionContext, measured: Measured) -> list[dict[str, Any]]:
-    if not measured.benchmark.size:
+def benchmark_points(times: Times, benchmark: Floats) -> list[dict[str, Any]]:
+    """The curve of buy and hold, as short as that of equity."""
+    if not benchmark.size:
         return []
-    times = _close_times(context, measured)
-    kept: Sequence[int] = thin_curve(times, measured.benchmark)
-    return [{"time": int(times[i]), "value": float(measured.benchmark[i])} for i in kept]
+    kept: Sequence[int] = thin_curve(times, benchmark)
+    return [{"time": int(times[i]), "value": float(benchmark[i])} for i in kept]
 
 
 def _finite(value: float) -> float:

@@ -10,6 +10,7 @@ import orjson
 from temporalio import activity
 
 from activities.contexts import SessionContext
+from activities.key_slots import Turn
 from activities.step_rows import STATE, clamped_percent
 from agents.prompts import (
     CANDLES_SHOWN,
@@ -35,7 +36,8 @@ from events.payloads import (
     thinking_payload,
 )
 from events.shapes import DecisionFacts
-from integrations.openrouter.schemas import ChatReply
+from integrations.errors import ReplyTooLarge
+from integrations.openrouter.schemas import ChatReply, Usage
 from trading.decisions import Decision
 from trading.simulation import SimulationState, Verdict
 
@@ -45,7 +47,8 @@ class DecisionInput:
     """The candle that just closed; the state after it is the session's latest.
 
     On the live market a decision that is not there by `late_from`, when the next candle closes (in
-    the exchange's epoch ms), fills nothing.
+    the exchange's epoch ms), fills nothing. `turn` is the place in the line of its key; a workflow
+    that gives none is of before there were any, and takes none back.
     """
 
     session_id: str
@@ -53,6 +56,7 @@ class DecisionInput:
     epoch: int
     candle_index: int
     late_from: int | None = None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,3 +274,17 @@ def _order_data(decision: Decision, verdict: Verdict) -> dict[str, Any] | None:
 def summary(index: int, decision: Decision, verdict: Verdict) -> str:
     rejected = f" (rejected: {verdict.rejection.reason})" if verdict.rejection else ""
     return f"candle {index}: {decision.action.value}{rejected}"
+
+
+def cut_off(e: ReplyTooLarge, model: str) -> ChatReply:
+    """A reply beyond all limits is an invalid one, not an outage."""
+    return ChatReply(
+        text=str(e),
+        reasoning="",
+        model=model,
+        usage=Usage(),
+        generation_id=None,
+        finish_reason="length",
+        latency_ms=0,
+        response_format=None,
+    )

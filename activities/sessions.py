@@ -69,7 +69,10 @@ class ClaimInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimResult:
-    """Where the session stands; `finished_result_id` says that there is nothing left to do."""
+    """Where the session stands; `finished_result_id` says that there is nothing left to do.
+
+    `ai_summary` says that the model is to sum the test up once it has its result.
+    """
 
     epoch: int
     total_candles: int
@@ -82,6 +85,7 @@ class ClaimResult:
     speed: str
     stopping: bool
     finished_result_id: str | None = None
+    ai_summary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +279,7 @@ def _claimed(
         speed=locked.playback_speed,
         stopping=locked.stop_close_position is not None,
         finished_result_id=None if locked.result_id is None else str(locked.result_id),
+        ai_summary=context.settings.ai_summary,
     )
 
 

@@ -32,6 +32,8 @@ CANDLES_SHOWN = 30
 INDICATOR_VALUES_SHOWN = 5
 DECISIONS_SHOWN = 5
 MAX_REASONING_SHOWN = 160
+# Tables of numbers, which are most of a prompt, have fewer characters a token than prose.
+CHARACTERS_PER_TOKEN = 3
 _OUR_TAGS = re.compile(
     r"<(?=\s*/?\s*(?:strategy|market|candles|indicators|account|decisions)\b)", re.IGNORECASE
 )

@@ -300,6 +300,7 @@ def _new_session(
         intrabar=wanted.intrabar,
         blind=wanted.blind,
         max_cost_usd=wanted.max_cost_usd,
+        ai_summary=wanted.ai_summary,
     )
 
 

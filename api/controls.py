@@ -1,5 +1,6 @@
 """Pausing, resuming, pacing and stopping a test: the same for REST and for sockets."""
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from workflows.runtime import SessionType, Temporal, TemporalUnreachable, Workfl
 
 # How long a request waits for the result that a stop leads to.
 STOP_PATIENCE = timedelta(seconds=10)
+LOOK_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +74,24 @@ class Controls:
             return _stopped_before(session)
         try:
             await self._temporal.signal_stop(session_id, _signal_id(), close_position, session.type)
-            await self._temporal.wait_result(session_id, STOP_PATIENCE, session.type)
+            await self._until_ended(session)
         except WorkflowFinished:
             return _stopped_before(await self._find(user_id, session_id))
         except TemporalUnreachable:
             raise temporal_unreachable() from None
         return _stopped(await self._find(user_id, session_id))
+
+    async def _until_ended(self, session: SessionStatus) -> None:
+        """Wait for the workflow, or for the result of one that goes on to have it summed up."""
+        ending = asyncio.create_task(
+            self._temporal.wait_result(session.id, STOP_PATIENCE, session.type)
+        )
+        while session.ai_summary and not ending.done():
+            await asyncio.wait([ending], timeout=LOOK_AGAIN_S)
+            if (await self._find(session.user_id, session.id)).result_id is not None:
+                ending.cancel()
+                return
+        await ending
 
     async def _find(
         self, user_id: UUID, session_id: UUID, type: SessionType | None = None

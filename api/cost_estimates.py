@@ -12,6 +12,7 @@ from uuid import UUID
 
 from agents.prompts import (
     CANDLES_SHOWN,
+    CHARACTERS_PER_TOKEN,
     DECISIONS_SHOWN,
     INDICATOR_VALUES_SHOWN,
     MAX_REASONING_SHOWN,
@@ -29,8 +30,6 @@ from integrations.openrouter.schemas import ModelInfo
 from trading.candles import Timeframe
 from trading.decisions import Cadence
 
-# Tables of numbers, which are most of a prompt, have fewer characters a token than prose.
-CHARACTERS_PER_TOKEN = 3
 REPLY_TOKENS = 200
 # A test that is started already does not wait for OpenRouter's list.
 PRICE_PATIENCE_S = 1.0

@@ -129,6 +129,7 @@ def _new_session(
         intrabar=wanted.intrabar,
         blind=wanted.blind,
         max_cost_usd=wanted.max_cost_usd,
+        ai_summary=wanted.ai_summary,
         email_notifications=wanted.email_notifications,
         auto_stop_on_loss=wanted.auto_stop_on_loss,
         auto_stop_loss_pct=wanted.auto_stop_loss_pct if wanted.auto_stop_on_loss else None,

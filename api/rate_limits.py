@@ -19,7 +19,7 @@ _READS_PER_WRITE = 10
 COUNTED_AT_ONCE = 5
 # So long a request waits to be counted: no flood takes that long, and a slow Redis must not either.
 PATIENCE_S = 2.0
-# So long Redis is not asked again after it failed: nobody waits for it twice.
+# So long Redis is not asked again after it failed or was too slow: nobody waits for it twice.
 REST_S = 1.0
 
 _logger = structlog.get_logger(__name__)
@@ -55,7 +55,8 @@ class RateLimits:
         try:
             async with asyncio.timeout(PATIENCE_S), self._turns:
                 take = await self._take(f"alphalab:limit:{kind}:{who}", self._quotas[kind])
-        except TimeoutError:  # each is answered, and all of them too slowly
+        except TimeoutError as e:  # each is answered, and all of them too slowly
+            self._leave_alone(e)
             take = None
         if take is None:
             self._metrics.rate_limiter_failures.inc()
@@ -69,6 +70,12 @@ class RateLimits:
         try:
             return await self._buckets.take(name, quota)
         except (RedisError, OSError) as e:
-            self._rests_until = monotonic() + REST_S
-            _logger.warning("requests_not_counted", error=type(e).__name__)
+            self._leave_alone(e)
             return None
+
+    def _leave_alone(self, e: Exception) -> None:
+        """Ask Redis nothing for a moment, and say so once."""
+        now = monotonic()
+        if now >= self._rests_until:
+            _logger.warning("requests_not_counted", error=type(e).__name__)
+        self._rests_until = now + REST_S

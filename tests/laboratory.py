@@ -88,6 +88,7 @@ class Plan:
     speed: str = "instant"
     blind: bool = False
     max_cost_usd: float | None = None
+    ai_summary: bool = False
     rules: Rules = field(default_factory=default_rules)
     indicators: Sequence[str] = ("rsi_14", "ema_20")
     data_set_id: UUID | None = None
@@ -112,6 +113,7 @@ class Laboratory:
     storage: ObjectStore = field(default_factory=memory_storage)
     fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
     user_id: UUID = field(default_factory=uuid4)
+    max_decisions_per_key: int = 32
 
     @property
     def temporal(self) -> Temporal:
@@ -126,6 +128,7 @@ class Laboratory:
             LiveCandles(self.database, self.market, f"exchange:{self.task_queue}"),
             storage=self.storage,
             temporal=self.temporal,
+            max_decisions_per_key=self.max_decisions_per_key,
         )
 
     async def sign_up(self) -> None:
@@ -191,6 +194,7 @@ class Laboratory:
                     total_candles=(plan.total_candles or plan.candles) if is_stored else 0,
                     blind=plan.blind,
                     max_cost_usd=plan.max_cost_usd,
+                    ai_summary=plan.ai_summary,
                 )
             )
         return session_id

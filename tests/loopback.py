@@ -1,4 +1,4 @@
-"""HTTP servers on a free loopback port: an ASGI app under uvicorn, or bytes written by hand."""
+"""Servers on a free loopback port: an ASGI app, bytes written by hand, a slow way to another."""
 
 import asyncio
 import contextlib
@@ -89,6 +89,54 @@ async def serve_script() -> AsyncIterator[ScriptedServer]:
         for handler in handlers:
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
+
+
+@dataclass
+class SlowWay:
+    """A TCP port in front of a unix socket, whose answers come `seconds` later."""
+
+    path: str
+    seconds: float = 0.0
+    address: str = ""
+
+    async def carry(self, near: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+        far, ask = await asyncio.open_unix_connection(self.path)
+        forth = asyncio.create_task(self._pass_on(near, ask, is_answer=False))
+        try:
+            await self._pass_on(far, answer, is_answer=True)
+        finally:
+            forth.cancel()
+            ask.close()
+            answer.close()
+
+    async def _pass_on(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, is_answer: bool
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while piece := await source.read(65_536):
+                await asyncio.sleep(self.seconds if is_answer else 0)
+                target.write(piece)
+                await target.drain()
+        target.close()
+
+
+@contextlib.asynccontextmanager
+async def slow_way(path: str) -> AsyncIterator[SlowWay]:
+    way = SlowWay(path)
+    carriers: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carriers.add(asyncio.ensure_future(way.carry(reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    way.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield way
+    finally:
+        server.close()
+        for carrier in carriers:
+            carrier.cancel()
+        await asyncio.gather(*carriers, return_exceptions=True)
 
 
 def response(

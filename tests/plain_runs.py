@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from temporalio.testing import ActivityEnvironment
 
+from activities.ai_summaries import AiSummaryInput
 from activities.market_data import CandleView, IndicatorsInput
 from activities.questions import DecisionInput
 from activities.results import FailInput, FinishInput, FinishResult
@@ -99,6 +100,9 @@ class PlainRun:
     def finish_input(self) -> FinishInput:
         return FinishInput(**self.ids, epoch=self.epoch, state=self.state)
 
+    def summary_input(self) -> AiSummaryInput:
+        return AiSummaryInput(**self.ids, epoch=self.epoch)
+
     def fail_input(self) -> FailInput:
         return FailInput(
             **self.ids, epoch=self.epoch, error_code="InternalFailure", message="a defect"
@@ -123,6 +127,13 @@ class PlainRun:
 
     async def finish(self) -> FinishResult:
         return await self.call(self.activities.results.finish, self.finish_input())
+
+    async def sum_up(self) -> bool:
+        """Have the finished test summed up; say whether it was."""
+        written = await self.call(
+            self.activities.ai_summaries.write_ai_summary, self.summary_input()
+        )
+        return written.is_written
 
     async def run_to(self, candle: int) -> None:
         """Step every candle before `candle`, each with its decision where one is due."""

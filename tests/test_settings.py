@@ -58,6 +58,14 @@ def test_the_worker_names_everything_it_lacks():
     assert caught.value.names == tuple(sorted(NEEDED_BY_BOTH))
 
 
+def test_debug_logs_everything_whatever_level_is_set(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, NEEDED_BY_THE_API | {"LOG_LEVEL": "error"})
+    assert api_settings().level == worker_settings().level == "error"
+
+    _set(monkeypatch, {"DEBUG": "true"})
+    assert api_settings().level == worker_settings().level == "debug"
+
+
 @pytest.mark.parametrize("name", NEEDED_BY_THE_API)
 def test_an_empty_setting_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, name: str):
     _set(monkeypatch, {**NEEDED_BY_THE_API, name: ""})

@@ -20,6 +20,7 @@ from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionR
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.ai_summaries import AiSummaryActivities
 from activities.backtest_candles import BacktestCandleActivities
 from activities.decisions import DecisionActivities
 from activities.exports import ExportActivities
@@ -137,13 +138,15 @@ async def test_a_killed_worker_process_changes_nothing_and_a_dismissed_one_leave
         await laboratory.stepped(session_id, random.randint(1, 12))
         worker.kill()
         assert await worker.wait() == -signal.SIGKILL
-    async with process(tmp_path, environment) as worker:
+    talkative = {"DEBUG": "true", "LOG_LEVEL": "error"}
+    async with process(tmp_path, environment | talkative) as worker:
         await laboratory.ended(session_id)
         worker.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):
             said, _ = await worker.communicate()
         assert worker.returncode == 0
         assert b"worker_ready" in said
+        assert b'"level": "debug"' in said
         assert b"Traceback" not in said
 
     plain = await laboratory.plain(FLIP)
@@ -239,6 +242,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         PriceFeedActivities,
         SessionActivities,
         DecisionActivities,
+        AiSummaryActivities,
         ResultActivities,
         NotificationActivities,
         SummaryActivities,
@@ -257,7 +261,10 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         for each in config["activities"]
     ]
     assert sorted(registered) == sorted(defined)
-    assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
+    assert [each.__name__ for each in decisions["activities"]] == [
+        "request_decision",
+        "write_ai_summary",
+    ]
     assert {each.__name__ for each in background["activities"]} == {"follow_prices", "notify"}
     assert [each.__name__ for each in exports["activities"]] == ["write_export"]
     assert exports["task_queue"] == export_queue(steps["task_queue"])

@@ -69,7 +69,9 @@ class BacktestWorkflow(SessionRun):
                 break
             await self._advance(claim)
             self._continue_as_new_when_suggested()
-        return await self._finish(claim)
+        result = await self._finish(claim)
+        await self._sum_up(claim)
+        return result
 
     def _is_over(self, claim: ClaimResult) -> bool:
         state = self._require_state()

@@ -81,7 +81,8 @@ class ForwardTestWorkflow(SessionRun):
             if before.ended is not None:
                 self._notices.tell("auto_stopped", "finish", facts=facts)
             self._notices.tell("test_completed", "finish", facts=facts)
-            await self._notices.told()
+        await self._sum_up(claim)
+        await self._notices.told()
         return result
 
     async def _follow(self, claim: ClaimResult, market: Observation) -> None:

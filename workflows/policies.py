@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
-from activities.failures import PERMANENT_FAILURES
+from activities.failures import DECISION_ATTEMPTS, PERMANENT_FAILURES
 
 
 class ActivityOptions(TypedDict, total=False):
@@ -116,8 +116,9 @@ FINISH = ActivityOptions(
     retry_policy=_PERSISTENT,
 )
 
-# HTTP limit (30 s) < one attempt (two calls, since an invalid reply is asked for once more, each
-# with a minute to be booked while PostgreSQL is away) < all attempts. Five minutes ride out a
+# HTTP limit (30 s) < one attempt (half a minute for its key's turn, and two calls, since an invalid
+# reply is asked for once more, each with a minute to be booked while PostgreSQL is away) < all
+# attempts; one that waits for longer is handed back and begins anew. Five minutes ride out a
 # provider's restart; after that the session pauses and its owner decides. A dead worker is noticed
 # by the heartbeat.
 DECISION = ActivityOptions(
@@ -128,11 +129,26 @@ DECISION = ActivityOptions(
         initial_interval=timedelta(seconds=1),
         backoff_coefficient=2.0,
         maximum_interval=timedelta(seconds=60),
-        maximum_attempts=8,
+        maximum_attempts=DECISION_ATTEMPTS,
         non_retryable_error_types=PERMANENT_FAILURES,
     ),
     # What was paid is booked before the workflow goes on.
     cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+)
+
+# One call, booked as a decision's is. Nothing waits for it but the end of the workflow, and a test
+# without it is as good: a provider that fails three times is left alone.
+AI_SUMMARY = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=5),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=60),
+        maximum_attempts=3,
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
 )
 
 Speed = Literal["slow", "normal", "fast", "instant"]

@@ -11,8 +11,10 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
+    from activities.ai_summaries import AiSummaryActivities, AiSummaryInput
     from activities.decisions import DecisionActivities
     from activities.failures import PAUSE_REASONS, SUPERSEDED
+    from activities.key_slots import Turn
     from activities.live_markets import Observation
     from activities.market_data import IndicatorsInput, MarketDataActivities
     from activities.questions import DecisionInput
@@ -29,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.step_rows import LiveCandle
     from trading.candles import Candle
     from trading.simulation import SimulationState
-    from workflows.policies import DECISION, FINISH, INDICATORS, STEP
+    from workflows.policies import AI_SUMMARY, DECISION, FINISH, INDICATORS, STEP
 
 STATUS = SearchAttributeKey.for_keyword("AlphaStatus")
 PNL_PCT = SearchAttributeKey.for_float("AlphaPnlPct")
@@ -95,6 +97,7 @@ class SessionRun:
         self._claim: ClaimResult | None = None
         self._state: SimulationState | None = None
         self._decision_due = False
+        self._turn: Turn | None = None
         self._paused = False
         self._pause_reason: str | None = None
         self._speed = "normal"
@@ -214,6 +217,7 @@ class SessionRun:
                 epoch=claim.epoch,
                 candle_index=index,
                 late_from=market.next_close if market else None,
+                turn=self._turn or Turn(since=workflow.time()),
             ),
             task_queue=decision_queue(workflow.info().task_queue),
             summary=f"candle {index}: decision",
@@ -222,8 +226,12 @@ class SessionRun:
         try:
             outcome = await self._unless_stopped(request)
         except ActivityError as e:
+            self._turn = None
             self._take_trouble(e)
             return
+        self._turn = outcome.turn
+        if outcome.turn is not None:
+            return  # its key is busy: the loop asks again
         self._state = replace(self._require_state(), pending=outcome.order)
         self._last_decision = outcome.summary
         self._decision_due = False
@@ -325,6 +333,30 @@ class SessionRun:
             final_pnl_pct=finished.final_pnl_pct,
             trades_total=finished.trades_total,
         )
+
+    async def _sum_up(self, claim: ClaimResult) -> None:
+        """Have the model sum the test up, if that was asked for; its result is stored already.
+
+        Whatever goes wrong, the test has ended well.
+        """
+        if not claim.ai_summary:
+            return
+        try:
+            await workflow.execute_activity_method(
+                AiSummaryActivities.write_ai_summary,
+                AiSummaryInput(
+                    session_id=self._params.session_id,
+                    user_id=self._params.user_id,
+                    epoch=claim.epoch,
+                ),
+                task_queue=decision_queue(workflow.info().task_queue),
+                summary="AI summary",
+                **AI_SUMMARY,
+            )
+        except ActivityError as e:
+            if is_cancelled_exception(e):
+                raise
+            workflow.logger.warning("no AI summary: %s", _failure_type(e) or "none in time")
 
     async def _fail(self, e: ActivityError) -> SessionResult:
         """A defect of ours ended the test: say so where its owner and operators see it."""

@@ -62,6 +62,11 @@ class StartTest(RequestBody):
     intrabar: Literal["pessimistic", "optimistic"] = "pessimistic"
     blind: bool = False
     max_cost_usd: Annotated[Finite, Field(gt=0, le=100_000)] | None = None
+    ai_summary: bool = Field(
+        False,
+        description="The agent's model sums the finished test up, in one more call: `ai_summary` "
+        "of the result, a moment after it. Null where that fails or would exceed `max_cost_usd`.",
+    )
     data_source: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     council_mode: bool = False
     council_models: list[Any] | None = None
@@ -128,6 +133,7 @@ class StartedSession(Shape):
     intrabar: str
     blind: bool
     max_cost_usd: float | None
+    ai_summary: bool
     data_source: str | None
     websocket_url: str = Field(examples=["ws://127.0.0.1:5000/ws/backtest/0197…"])
     workflow_id: str
@@ -159,6 +165,7 @@ class StartedForward(Shape):
     intrabar: str
     blind: bool
     max_cost_usd: float | None
+    ai_summary: bool
     email_notifications: bool
     auto_stop_on_loss: bool
     auto_stop_loss_pct: float | None

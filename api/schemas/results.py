@@ -247,7 +247,10 @@ class ResultDetail(ResultOut):
     possibly_paid_twice: int
     blind: bool
     tokens: int
-    ai_summary: str | None
+    ai_summary: str | None = Field(
+        description="What the agent's model says of the test, in plain text, where that was asked "
+        "for at its start. Its cost is the session's, and in no figure of the result."
+    )
     data_source: str | None
     data_fingerprint: str | None
     end_reason: str | None

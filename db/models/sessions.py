@@ -85,6 +85,7 @@ class SessionFields(Base):
     intrabar: str = Field(default="pessimistic", sa_column_kwargs=default("'pessimistic'"))
     blind: bool = Field(default=False, sa_column_kwargs=default("false"))
     max_cost_usd: OptionalAmount = None
+    ai_summary: bool = Field(default=False, sa_column_kwargs=default("false"))
     email_notifications: bool = Field(default=False, sa_column_kwargs=default("false"))
     auto_stop_on_loss: bool = Field(default=False, sa_column_kwargs=default("false"))
     auto_stop_loss_pct: OptionalPercent = None

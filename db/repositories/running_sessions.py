@@ -31,7 +31,7 @@ _SETTINGS = text("""
     SELECT s.user_id, s.agent_id, s.agent_version_id, s.agent_name, s.asset, s.timeframe,
         s.data_set_id, s.start_date, s.end_date, s.warm_up_candles, s.total_candles,
         s.first_decision_candle, s.decision_mode, s.decision_interval_candles, s.rules, s.blind,
-        s.max_cost_usd, s.type, v.model, v.indicators, v.custom_indicators,
+        s.max_cost_usd, s.ai_summary, s.type, v.model, v.indicators, v.custom_indicators,
         v.strategy_prompt, d.source AS data_source
     FROM trading_sessions s
     JOIN agent_versions v ON v.id = s.agent_version_id
@@ -95,6 +95,7 @@ class SessionSettings:
     rules: dict[str, Any]
     blind: bool
     max_cost_usd: Decimal | None
+    ai_summary: bool
     type: str
     model: str
     indicators: list[str]

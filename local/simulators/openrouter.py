@@ -11,6 +11,9 @@ Routes, to be mounted at `/api/v1`: `POST /chat/completions` (JSON, or events wi
 requests counted by a hash of their body, those begun and those answered to the end apart, so that
 a test can see that nothing was paid for twice.
 
+A prompt that shows the figures of a finished test is answered with a summary of them
+(local/simulators/summaries.py).
+
 Everything that it serves is labelled simulated, and the same body always gets the same reply.
 """
 
@@ -29,6 +32,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from local.simulators.faults import HTTP_ERRORS, LASTING, REPEATABLE, Faults, parse_faults
+from local.simulators.summaries import sum_up
 from local.simulators.traders import TRADERS, decide, describe, read_chart
 
 PREFIX: Final = "simulated/"
@@ -103,6 +107,8 @@ class _Call:
         """What the model says."""
         if "garbage" in self.faults:
             return f"[simulated] {_GARBAGE}"
+        if (summary := sum_up(self.body["messages"])) is not None:
+            return summary
         verdict = decide(self.trader, self.body["messages"])
         if "wrong-side" in self.faults:
             verdict = _wrong_side(self.body["messages"])

@@ -134,6 +134,11 @@ def before_the_end(
     return prepare
 
 
+async def before_a_summary(run: PlainRun) -> Any:
+    await run.run()
+    return run.summary_input()
+
+
 async def before_a_failure(run: PlainRun) -> Any:
     await run.claim()
     await run.run_to(1)
@@ -170,6 +175,10 @@ def _decision(activities: Activities) -> Any:
 
 def _control(activities: Activities) -> Any:
     return activities.sessions.record_control
+
+
+def _summary(activities: Activities) -> Any:
+    return activities.ai_summaries.write_ai_summary
 
 
 def _finish(activities: Activities) -> Any:
@@ -276,6 +285,7 @@ CASES = (
         prepare=before_the_end(0, stop=True),
         plan=LONG,
     ),
+    Case(name="write_ai_summary", activity=_summary, prepare=before_a_summary, plan=FLIP),
     Case(name="fail", activity=_fail, prepare=before_a_failure, plan=LONG),
 )
 

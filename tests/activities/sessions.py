@@ -9,6 +9,7 @@ import orjson
 import psycopg
 
 from db.identifiers import new_id
+from db.models import Base
 
 # Every table that has rows of a session: the column that names it, and the rows' order.
 TABLES: Mapping[str, tuple[str, str]] = {
@@ -32,12 +33,16 @@ _SELECT = "SELECT jsonb_build_object({})::text".format(
         for table, condition in _CONDITIONS.items()
     )
 )
+# A generated column takes no value.
+_COLUMNS = {
+    table: ", ".join(each.name for each in Base.metadata.tables[table].columns if not each.computed)
+    for table in _CONDITIONS
+}
 _INSERT = "WITH given AS (SELECT %(rows)s::jsonb AS rows), {} SELECT".format(
     ", ".join(
-        f"of_{table} AS (INSERT INTO {table} SELECT made.* FROM given,"
-        f" jsonb_populate_recordset(null::{table}, given.rows->'{table}') made)"
-        for table in _CONDITIONS
-        if table != "test_results"  # has a generated column, and ends what could be tried
+        f"of_{table} AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM given,"
+        f" jsonb_populate_recordset(null::{table}, given.rows->'{table}'))"
+        for table, columns in _COLUMNS.items()
     )
 )
 # What depends on when, and for how long, something ran.
@@ -81,11 +86,13 @@ class Template:
     async def copy(self, server: psycopg.AsyncConnection[Any]) -> UUID:
         """Insert the rows anew under other ids; return the new session's."""
         session_id, agent_id = new_id(), new_id()
-        names = dict(zip(_ids(self.session_id), _ids(session_id), strict=True))
+        names: dict[str, Any] = dict(zip(_ids(self.session_id), _ids(session_id), strict=True))
+        for table in _RANDOM_IDS:
+            names |= {row["id"]: new_id() for row in orjson.loads(self.rows)[table]}
         names |= {str(self.agent_id): str(agent_id), self.agent_name: f"agent-{uuid4().hex[:8]}"}
         rows = self.rows
         for old, new in names.items():
-            rows = rows.replace(old, new)
+            rows = rows.replace(old, str(new))
         await server.execute(_INSERT, {"rows": rows})
         return session_id
 
@@ -150,6 +157,7 @@ def _ids(session_id: UUID) -> list[str]:
 
 def _made_of(session_id: UUID) -> Iterator[UUID]:
     yield uuid5(session_id, "result")
+    yield uuid5(session_id, "call--1-1")
     for number in _NUMBERS:
         yield uuid5(session_id, f"trade-{number}")
         yield uuid5(session_id, f"decision-{number}")

@@ -6,11 +6,13 @@ from uuid import uuid4
 
 import pytest
 from cryptography.fernet import Fernet
+from temporalio.client import Client as TemporalClient
 
 from local.issuer import Issuer, create_key
 from local.simulators.app import OPENROUTER_PATH, create_app
 from settings import ApiSettings
 from tests.api.clerk import WEBHOOK_SECRET
+from tests.api.live import live_world, quick_exchange
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, api_settings, opened_world
 from tests.loopback import serve_app
@@ -68,6 +70,25 @@ def settings(
 @pytest.fixture(scope="session")
 async def world(settings: ApiSettings, issuer: Issuer, simulators_url: str) -> AsyncIterator[World]:
     async with opened_world(settings, issuer, simulators_url) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def exchange_url() -> Iterator[str]:
+    with quick_exchange() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def live(
+    settings: ApiSettings,
+    issuer: Issuer,
+    simulators_url: str,
+    exchange_url: str,
+    temporal_client: TemporalClient,
+) -> AsyncIterator[World]:
+    """A world with workers, on the live market of that exchange."""
+    async with live_world(settings, issuer, simulators_url, exchange_url, temporal_client) as world:
         yield world
 
 

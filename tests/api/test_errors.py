@@ -136,6 +136,7 @@ async def test_a_bug_is_500_in_the_same_shape_and_readable_by_a_browser(world: W
 
     error_of(answer, 500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
     assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
 
 

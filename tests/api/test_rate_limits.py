@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
 from api.dependencies import client_address
-from api.rate_limits import REST_S
+from api.rate_limits import COUNTED_AT_ONCE, PATIENCE_S, REST_S, RateLimits
+from api.token_buckets import Take
 from local.issuer import Issuer, create_key
 from local.processes import listening_socket
 from local.servers import RedisServer
@@ -26,6 +27,7 @@ from local.services import PythonService
 from settings import ApiSettings
 from tests.api.sockets import refusal, serving
 from tests.api.world import Person, World, error_of, opened_world
+from tests.loopback import slow_way
 
 ORIGIN = {"Origin": "http://localhost:3000"}
 WRITES = 3
@@ -268,10 +270,40 @@ async def test_a_redis_that_hangs_holds_nobody_up_for_long(
     assert await metric(world, "alphalab_rate_limiter_failures_total") == BURST + 2
 
 
+async def test_a_redis_that_answers_slowly_is_left_alone_once_it_held_requests_up(
+    redis_server: RedisServer, limited: ApiSettings, issuer: Issuer, simulators_url: str
+):
+    """Each answer comes within its own time limit; those who queue for theirs wait too long."""
+    crowd = 12 * COUNTED_AT_ONCE
+    async with slow_way(redis_server.url.removeprefix("unix://")) as way:
+        url = SecretStr(f"redis://{way.address}")
+        slow = limited.model_copy(update={"redis_url": url})
+        async with opened_world(slow, issuer, simulators_url) as world:
+            limits = world.services.rate_limits
+            await in_a_crowd(limits, COUNTED_AT_ONCE)
+            way.seconds = 0.4
+            first, waited = await in_a_crowd(limits, crowd)
+            second, waited_again = await in_a_crowd(limits, crowd)
+            uncounted = await metric(world, "alphalab_rate_limiter_failures_total")
+
+    counted = [take for take in first if take is not None]
+    assert 0 < len(counted) < crowd
+    assert PATIENCE_S <= waited < PATIENCE_S + 1
+    assert second == [None] * crowd
+    assert waited_again < REST_S / 2
+    assert uncounted == 2 * crowd - len(counted)
+
+
+async def in_a_crowd(limits: RateLimits, crowd: int) -> tuple[list[Take | None], float]:
+    began = monotonic()
+    takes = await asyncio.gather(*(limits.take("somebody", "reads") for _ in range(crowd)))
+    return list(takes), monotonic() - began
+
+
 async def test_processes_share_the_buckets(
     limited: ApiSettings, world: World, ada: Person, tmp_path: Path
 ):
-    """Two processes as production has them."""
+    """Two processes as production has them; one of them is told to say everything."""
     environment = {
         name.upper(): shown(value)
         for name, value in limited.model_dump().items()
@@ -286,7 +318,7 @@ async def test_processes_share_the_buckets(
                 name,
                 "server",
                 log_file=tmp_path / f"{name}.log",
-                settings=environment,
+                settings=environment | {"LOG_LEVEL": "error", "DEBUG": str(name == "two")},
                 listener=listener,
                 health_url=f"{urls[-1]}/api/health",
             )
@@ -297,6 +329,10 @@ async def test_processes_share_the_buckets(
 
     assert statuses(answers) == [200] * BURST + [429] * 2
     assert statuses(await write(ada)) == [429]
+    said = [
+        '"event": "request"' in (tmp_path / f"{name}.log").read_text() for name in ("one", "two")
+    ]
+    assert said == [False, True]
 
 
 def shown(value: Any) -> str:

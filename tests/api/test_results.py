@@ -4,25 +4,37 @@ import csv
 import io
 import json
 import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import asdict
 from uuid import UUID, uuid4
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 from temporalio.client import Client as TemporalClient
 
+from activities.measuring import benchmark_points, equity_points
+from activities.step_rows import STATE
 from api import result_files
 from api.result_files import ROWS_PER_PAGE
 from db.models import Decision, SessionRecord, Trade
+from db.recordings import recorded_decision, trade_of
+from db.repositories.finished_sessions import FinishedSessionRepository
+from db.repositories.steps import StepRepository
+from events.durations import display_duration
 from events.payloads import result_id
 from settings import ApiSettings
 from tests.api.sockets import Address
 from tests.api.world import Person, World, account_of, error_of
-from tests.db.accounts import Account, a_decision, a_trade, add_test, store
-from tests.laboratory import Laboratory, Plan
+from tests.db.accounts import HOUR_MS, Account, a_decision, a_trade, add_test, store
+from tests.laboratory import WARM_UP, Laboratory, Plan, default_rules, walk
 from tests.loopback import eventually
+from trading.metrics import buy_and_hold, compute_metrics
+from trading.rules import Intrabar
+from trading.simulation import replay
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 EVIL = "=HYPERLINK(\"http://evil.example\"; 'win')"
@@ -40,12 +52,12 @@ async def tested(account: Account) -> SessionRecord:
 
 
 @pytest.fixture
-async def ran(
+async def laboratory(
     world: World, account: Account, settings: ApiSettings, temporal_client: TemporalClient
-) -> UUID:
-    """A backtest that was really run: 30 candles, with trades."""
+) -> AsyncIterator[Laboratory]:
+    """Where a backtest is really run, of Ada's."""
     async with httpx.AsyncClient() as http:
-        laboratory = Laboratory(
+        yield Laboratory(
             database=world.services.database,
             redis=world.services.redis,
             client=temporal_client,
@@ -54,7 +66,12 @@ async def ran(
             http=http,
             user_id=account.id,
         )
-        return await laboratory.plain(Plan(model="simulated/flip", candles=30))
+
+
+@pytest.fixture
+async def ran(laboratory: Laboratory) -> UUID:
+    """30 candles, with trades."""
+    return await laboratory.plain(Plan(model="simulated/flip", candles=30))
 
 
 def path_of(session_id: UUID, of: str = "") -> str:
@@ -177,6 +194,122 @@ async def test_reasoning_is_filtered_in_either_vocabulary(
     assert await candles("limit=1000&page=1") == [0, 1, 2, 3]
     for query in ("limit=1001", "candle_start=-1", "decision=maybe"):
         error_of(await ada.get(path_of(tested.id, f"/reasoning?{query}")), 422, "VALIDATION_ERROR")
+
+
+# One result
+
+
+@pytest.fixture
+async def scalped(laboratory: Laboratory) -> UUID:
+    """40 candles, with levels so near that some candles reach both."""
+    return await laboratory.plain(Plan(model="simulated/scalp", candles=40))
+
+
+async def test_a_result_has_every_metric_of_its_curve_and_trades(
+    ada: Person, laboratory: Laboratory, ran: UUID
+) -> None:
+    shown = (await ada.get(path_of(ran))).json()["result"]
+    curve = (await ada.get(path_of(ran, "/export?include=equity"))).json()["equity"]
+    async with laboratory.database.for_user(laboratory.user_id) as session:
+        trades = [trade_of(row) for row in await FinishedSessionRepository(session).trades(ran)]
+        state = STATE.validate_json(await StepRepository(session).latest_state(ran) or "")
+    metrics = compute_metrics(
+        np.array([point["time"] for point in curve]) - HOUR_MS,
+        np.array([point["value"] for point in curve]),
+        trades,
+        exposed_candles=state.exposed_candles,
+        starting_capital=shown["starting_capital"],
+        timeframe_ms=HOUR_MS,
+        benchmark=np.array([point["value"] for point in shown["buy_and_hold_curve"]]),
+    )
+
+    figures = asdict(metrics)
+    held = display_duration(figures.pop("average_holding_ms") / 1000)
+    assert shown["avg_holding_time_display"] == held
+    assert SHOWN_AS.keys() == figures.keys()
+    for name, (shown_as, factor) in SHOWN_AS.items():
+        assert figures[name] is not None, name
+        assert shown[shown_as] == pytest.approx(figures[name] * factor, rel=1e-6), name
+
+
+async def test_a_result_lists_what_it_cost_and_what_went_wrong(ada: Person, scalped: UUID) -> None:
+    shown = (await ada.get(path_of(scalped))).json()["result"]
+    trades = (await ada.get(path_of(scalped, "/trades"))).json()["trades"]
+    thoughts = (await ada.get(path_of(scalped, "/reasoning"))).json()["thoughts"]
+
+    costs = shown["costs"]
+    assert costs["fees"] == pytest.approx(sum(trade["fees"] for trade in trades))
+    assert costs["slippage"] > 0
+    net = costs["gross_pnl"] - costs["fees"] - costs["slippage"]
+    assert shown["total_pnl_amount"] == pytest.approx(net)
+    assert costs["model_usd"] == pytest.approx(sum(each["cost_usd"] for each in thoughts))
+    assert shown["tokens"] == sum(each["tokens"] for each in thoughts) > 0
+    changed = sum(1 for each in thoughts if each["overrides"])
+    assert shown["config"]["overridden_decisions"] == changed
+    for count in ("missed_candles", "paused_candles", "late_decisions", "invalid_replies", "gaps"):
+        assert shown[count] == 0
+
+
+async def test_ambiguous_candles_come_with_the_other_outcome(
+    ada: Person, laboratory: Laboratory, ran: UUID, scalped: UUID
+) -> None:
+    shown = (await ada.get(path_of(scalped))).json()["result"]
+    trades = (await ada.get(path_of(scalped, "/trades"))).json()["trades"]
+    plain = (await ada.get(path_of(ran))).json()["result"]
+
+    async with laboratory.database.for_user(laboratory.user_id) as session:
+        rows = await FinishedSessionRepository(session).decisions(scalped)
+    decisions = {row.candle_number: recorded_decision(row) for row in rows}
+    candles = walk(WARM_UP + 40).slice(WARM_UP, WARM_UP + 40)
+    kinder = replay(candles, decisions, default_rules(intrabar=Intrabar.OPTIMISTIC))
+    assert shown["ambiguous_candles"] == sum(trade["ambiguous"] for trade in trades) > 0
+    assert shown["optimistic_pnl_pct"] == pytest.approx(kinder.state.equity / 100 - 100, abs=1e-6)
+    assert shown["optimistic_pnl_pct"] > shown["total_pnl_pct"]
+    assert (plain["ambiguous_candles"], plain["optimistic_pnl_pct"]) == (0, None)
+
+
+async def test_the_detail_of_a_very_long_test_is_small(ada: Person, account: Account) -> None:
+    """No figure of 50,000 candles is a round one."""
+    candles = walk(50_000)
+    times, held = candles.open_time + HOUR_MS, buy_and_hold(candles, default_rules())
+    curves = {
+        "equity_curve": equity_points(times, held[::-1], 10_000.0),
+        "buy_and_hold_curve": benchmark_points(times, held),
+    }
+    long = await add_test(account, await account.add_agent(), **curves)
+
+    answer = await ada.get(path_of(long.id))
+
+    shown = answer.json()["result"]
+    assert (len(shown["equity_curve"]), len(shown["buy_and_hold_curve"])) > (900, 900)
+    assert len(answer.content) < 300_000
+
+
+# Metrics as a result shows them: under which name, in which unit.
+SHOWN_AS = {
+    "total_return": ("total_return_pct", 100),
+    "cagr": ("cagr_pct", 100),
+    "max_drawdown": ("max_drawdown_pct", 100),
+    "longest_drawdown_ms": ("longest_drawdown_seconds", 1 / 1000),
+    "sharpe": ("sharpe_ratio", 1),
+    "sortino": ("sortino_ratio", 1),
+    "calmar": ("calmar_ratio", 1),
+    "volatility": ("volatility_pct", 100),
+    "probabilistic_sharpe": ("probabilistic_sharpe_pct", 100),
+    "win_rate": ("win_rate", 100),
+    "profit_factor": ("profit_factor", 1),
+    "expectancy": ("expectancy", 1),
+    "sqn": ("sqn", 1),
+    "kelly": ("kelly_pct", 100),
+    "best_trade_pnl": ("best_trade_pnl", 1),
+    "worst_trade_pnl": ("worst_trade_pnl", 1),
+    "average_trade_pnl": ("avg_trade_pnl", 1),
+    "exposure": ("exposure_pct", 100),
+    "buy_and_hold_return": ("buy_and_hold_return_pct", 100),
+    "excess_return": ("excess_return_pct", 100),
+    "daily_returns": ("daily_returns", 1),
+    "low_sample": ("low_sample", 1),
+}
 
 
 # Files

@@ -3,14 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from temporalio.client import Client as TemporalClient
 
+from activities import ai_summaries, model_calls
+from api.controls import STOP_PATIENCE
 from local.issuer import Issuer
 from settings import ApiSettings
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, created, error_of, staffed_world, upload
+from tests.laboratory import walk
+from tests.loopback import eventually
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,7 @@ async def check_result(
 
     assert result["session_id"] == session["id"]
     assert result["max_drawdown_pct"] >= 0
+    assert result["data_fingerprint"] == walk(240).slice(48, 96).fingerprint()
     times = [point["time"] for point in result["equity_curve"]]
     assert times == sorted(set(times))
     assert [each["id"] for each in listed["results"]] == [result_id]
@@ -100,6 +106,56 @@ async def check_result(
     thought = reasoning["thoughts"][1]
     assert thought["indicators"] == thought["indicator_values"]
     assert (thought["candle_number"], thought["model"]) == (4, "simulated/momentum")
+
+
+async def test_a_test_is_summed_up_where_that_was_asked_for(
+    address: Address, ada: Person, agent: dict[str, Any]
+) -> None:
+    every_16th = {"decision_mode": "every_n_candles", "decision_interval_candles": 16}
+    asked, plain = [
+        created(await ada.start(agent["id"], **every_16th, **more))["session"]
+        for more in ({"ai_summary": True}, {})
+    ]
+    assert (asked["ai_summary"], plain["ai_summary"]) == (True, False)
+
+    async def shown(session: dict[str, Any]) -> Any:
+        path = f"/api/arena/backtest/{session['id']}"
+        result_id = (await ada.get(path)).json()["session"]["result_id"]
+        if result_id is None:
+            return {"ai_summary": None}
+        return (await ada.get(f"/api/results/{result_id}")).json()["result"]
+
+    async def is_summed_up() -> bool:
+        return (await shown(asked))["ai_summary"] is not None
+
+    await eventually(is_summed_up, seconds=30)
+    result = await shown(asked)
+    assert (
+        f"buying and holding came to {result['buy_and_hold_return_pct']:.6g} %"
+        in result["ai_summary"]
+    )
+    assert (await shown(plain))["ai_summary"] is None
+
+
+async def test_a_stop_does_not_wait_for_the_summary(
+    staffed: World, ada: Person, agent: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_calls, "CANCELLATION_GRACE_S", 0.1)
+    monkeypatch.setattr(ai_summaries, "HTTP_TIMEOUT_S", 3.0)
+    silent = await ada.add_agent("Silent", model="simulated/momentum:hang")
+    session = created(await ada.start(silent["id"], ai_summary=True))["session"]
+    path = f"/api/arena/backtest/{session['id']}"
+
+    async def is_asked() -> bool:
+        return bool((await ada.get(path)).json()["session"]["current_candle"])
+
+    await eventually(is_asked, seconds=30)
+    async with asyncio.timeout(STOP_PATIENCE.total_seconds() - 1):
+        stopped = await ada.post(f"{path}/stop")
+
+    assert (stopped.status_code, stopped.json()["status"]) == (200, "completed")
+    assert stopped.json()["result_id"] is not None
+    assert await staffed.services.temporal.is_running(UUID(session["id"]))
 
 
 async def test_pause_resume_and_stop_over_both_ways(

@@ -1,16 +1,15 @@
 """A forward test as its user lives it: earned by a backtest, started, watched, stopped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from temporalio.client import Client as TemporalClient
 
 from local.issuer import Issuer
 from settings import ApiSettings
-from tests.api.live import live_world, quick_exchange, rising
+from tests.api.live import rising
 from tests.api.prices import watching as watching_price
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, created, error_of, opened_world, upload
@@ -20,32 +19,14 @@ LIVE = {"asset": "link-usdt", "timeframe": "1h", "starting_capital": 10_000}
 
 
 @pytest.fixture(scope="module")
-def exchange_url() -> Iterator[str]:
-    with quick_exchange() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-async def staffed(
-    settings: ApiSettings,
-    issuer: Issuer,
-    simulators_url: str,
-    exchange_url: str,
-    temporal_client: TemporalClient,
-) -> AsyncIterator[World]:
-    async with live_world(settings, issuer, simulators_url, exchange_url, temporal_client) as world:
-        yield world
-
-
-@pytest.fixture(scope="module")
-async def address(staffed: World) -> AsyncIterator[Address]:
-    async with serving(staffed) as address:
+async def address(live: World) -> AsyncIterator[Address]:
+    async with serving(live) as address:
         yield address
 
 
 @pytest.fixture
-async def ada(staffed: World) -> AsyncIterator[Person]:
-    async with staffed.person() as person:
+async def ada(live: World) -> AsyncIterator[Person]:
+    async with live.person() as person:
         yield person
 
 
@@ -137,14 +118,14 @@ async def test_one_feed_serves_everybody_who_watches_an_asset(
 
 
 async def test_another_users_forward_test_and_a_backtest_under_this_path_are_not_found(
-    staffed: World, ada: Person, address: Address
+    live: World, ada: Person, address: Address
 ):
     agent = await proven_agent(ada, address)
     started = created(await ada.post("/api/arena/forward/start", LIVE | {"agent_id": agent["id"]}))[
         "session"
     ]
     path = f"/api/arena/forward/{started['id']}"
-    async with staffed.person() as bob:
+    async with live.person() as bob:
         error_of(await bob.get(path), 404, "SESSION_NOT_FOUND")
         error_of(await bob.post(f"{path}/stop"), 404, "SESSION_NOT_FOUND")
     for action in ("pause", "resume", "stop"):
@@ -163,19 +144,19 @@ async def test_a_start_that_cannot_be_meant_is_refused(ada: Person, address: Add
 
 
 async def test_plans_limit_tests_of_both_kinds_at_once(
-    staffed: World, issuer: Issuer, settings: ApiSettings, ada: Person, address: Address
+    live: World, issuer: Issuer, settings: ApiSettings, ada: Person, address: Address
 ):
     agent = await proven_agent(ada, address)
-    config = staffed.services.config
+    config = live.services.config
     production = settings.model_copy(
         update={
             "environment": "production",
-            "temporal_task_queue": staffed.services.temporal._task_queue,
+            "temporal_task_queue": live.services.temporal._task_queue,
             "market_data_source": (config.market_source or "").replace("exchange:", "ccxt:"),
         }
     )
     body = LIVE | {"agent_id": agent["id"]}
-    async with opened_world(production, issuer, staffed.issuer_url) as strict:
+    async with opened_world(production, issuer, live.issuer_url) as strict:
         person = strict.again(ada)
         answers = await asyncio.gather(
             *(person.post("/api/arena/forward/start", body) for _ in range(4)),

@@ -51,6 +51,6 @@ def _noop_worker(client: Client, **options: Any) -> Worker:
 
 if __name__ == "__main__":
     settings = worker_settings()
-    configure_logging(level=settings.log_level, form=settings.log_format, process="no-op worker")
+    configure_logging(level=settings.level, form=settings.log_format, process="no-op worker")
     worker.spare_collector()
     uvloop.run(run(settings))

@@ -87,9 +87,9 @@ class Visitor:
 
 
 @pytest.fixture
-async def visitor(staffed: World, address: Address) -> AsyncIterator[Visitor]:
+async def visitor(live: World, address: Address) -> AsyncIterator[Visitor]:
     subject = f"user_{uuid4().hex}"
-    token = staffed.token(subject, email=f"{subject}@example.com")
+    token = live.token(subject, email=f"{subject}@example.com")
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{address.port}",
         headers={"Authorization": f"Bearer {token}"},

@@ -32,17 +32,17 @@ THOROUGH = ["--max-examples", str(EXAMPLES)]
 
 @pytest.fixture
 async def things(
-    staffed: World, settings: ApiSettings, temporal_client: TemporalClient
+    live: World, settings: ApiSettings, temporal_client: TemporalClient
 ) -> AsyncIterator[dict[str, str]]:
     """What somebody has of each kind: the ids that paths are filled with."""
-    async with staffed.person(email=EMAIL) as person:
+    async with live.person(email=EMAIL) as person:
         async with httpx.AsyncClient() as http:
-            session_id = await _finished(staffed, person, settings, temporal_client, http)
+            session_id = await _finished(live, person, settings, temporal_client, http)
         agent = await person.add_agent()
         inbox = (await person.get("/api/notifications")).json()["notifications"]
         exported = await person.post("/api/export", {"include": {"agent_configs": True}})
         yield {
-            "FUZZ_TOKEN": staffed.token(person.subject, LIFETIME, email=EMAIL),
+            "FUZZ_TOKEN": live.token(person.subject, LIFETIME, email=EMAIL),
             "FUZZ_AGENT": agent["id"],
             "FUZZ_KEY": await person.add_key(),
             "FUZZ_SESSION": str(session_id),
@@ -76,9 +76,9 @@ async def _finished(
 
 @pytest.mark.timeout(0 if EXAMPLES else 90)
 async def test_no_invented_request_is_answered_as_the_document_does_not_say(
-    staffed: World, things: dict[str, str], tmp_path: Path
+    live: World, things: dict[str, str], tmp_path: Path
 ) -> None:
-    async with serving(staffed) as address:
+    async with serving(live) as address:
         url = f"http://127.0.0.1:{address.port}"
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("schemathesis")),

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agents.ai_summaries import FinishedTest, build_summary_messages, clean_summary
 from agents.prompts import build_messages
 from agents.replies import InvalidReply, parse_reply, repair_messages
 from local.simulators.faults import HTTP_ERRORS
@@ -130,6 +131,40 @@ def test_a_request_that_makes_no_sense_is_refused(http: httpx.Client, body: obje
 
     assert response.status_code == 400
     assert response.json()["error"]["code"] == 400
+
+
+def test_a_finished_test_is_summed_up_by_its_figures(http: httpx.Client):
+    messages = build_summary_messages(FINISHED)
+    answers = [
+        http.post("/chat/completions", json={"model": "simulated/flip", "messages": messages})
+        for _ in range(2)
+    ]
+
+    said = reply_of(answers[0])
+    assert said == reply_of(answers[1]) == clean_summary(said)
+    assert said.startswith("[simulated] The test came to -3.5 %")
+    assert "I closed 12 trades and won 4 of them; fees took 80." in said
+    assert said.endswith("Fewer trades would help most.")
+
+
+FINISHED = FinishedTest(
+    kind="backtest",
+    asset="BTC/USDT",
+    timeframe="1h",
+    rules=make_rules(),
+    strategy_prompt="Trade a lot.",
+    end_reason="end_of_test",
+    figures={
+        "return_pct": -3.5,
+        "buy_and_hold_return_pct": None,
+        "max_drawdown_pct": 4.0,
+        "trades": 12,
+        "winning_trades": 4,
+        "pnl_before_costs": 20.0,
+        "fees": 80.0,
+    },
+    trades=[],
+)
 
 
 def test_a_prompt_without_a_chart_is_answered_with_hold(http: httpx.Client):

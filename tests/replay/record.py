@@ -20,7 +20,7 @@ import httpx
 from redis.asyncio import Redis
 from temporalio.client import Client
 
-from activities import decisions, exports, price_feeds
+from activities import exports, model_calls, price_feeds
 from db.engine import Database
 from integrations.exchanges.exchange_market import open_market
 from local.servers import PostgresServer, RedisServer, TemporalServer
@@ -85,6 +85,11 @@ async def troubled(laboratory: Laboratory) -> UUID:
     return session_id
 
 
+async def summed(laboratory: Laboratory) -> UUID:
+    """Summed up by its model after its end."""
+    return await laboratory.run(Plan(candles=2, model="simulated/flip", ai_summary=True))
+
+
 async def failed(laboratory: Laboratory) -> UUID:
     """By a defect of ours."""
     session_id = await laboratory.started(Plan(candles=1, model="simulated/hold", total_candles=2))
@@ -145,7 +150,7 @@ async def exported(laboratory: Laboratory) -> UUID:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    each.__name__: each for each in (plain, controlled, stopped, troubled, failed, fetched)
+    each.__name__: each for each in (plain, controlled, stopped, troubled, summed, failed, fetched)
 }
 
 
@@ -229,7 +234,7 @@ def without_machine(value: Any) -> Any:
 
 
 async def main() -> None:
-    decisions.CANCELLATION_GRACE_S = 0.2
+    model_calls.CANCELLATION_GRACE_S = 0.2
     price_feeds.LINGER_S = 1.0
     exports.PROGRESS_INTERVAL_S = 0.0
     PLAYBACK_DELAY["slow"] = timedelta(seconds=5)

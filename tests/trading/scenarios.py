@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from trading.candles import Candle, CandleSeries
 from trading.decisions import Action, Decision, OrderTerms
+from trading.orders import ExitType, Side, Trade
 from trading.rules import FillTiming, Intrabar, Mode, Rules
 
 HOUR = 3_600_000
@@ -48,6 +49,34 @@ def hourly(*prices: tuple[float, float, float, float], start: int = 0) -> list[C
 
 def decision(action: str, **terms: Any) -> Decision:
     return Decision(action=Action(action), order=OrderTerms(**terms) if terms else None)
+
+
+def closed_trade(pnl: float, hours: int = 1) -> Trade:
+    """A trade that earned so much, whatever else it was."""
+    return Trade(
+        trade_number=1,
+        side=Side.LONG,
+        entry_price=100.0,
+        entry_time=0,
+        entry_candle=0,
+        decided_candle=0,
+        exit_price=100.0,
+        exit_time=hours * HOUR,
+        exit_candle=0,
+        exit_type=ExitType.SIGNAL,
+        exit_decided_candle=None,
+        size=1.0,
+        leverage=1.0,
+        margin=100.0,
+        fees=0.0,
+        slippage_cost=0.0,
+        gross_pnl=pnl,
+        pnl_amount=pnl,
+        pnl_fraction=pnl / 100,
+        stop_price=None,
+        target_price=None,
+        ambiguous=False,
+    )
 
 
 def draw_market(

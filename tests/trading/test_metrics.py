@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trading.scenarios import HOUR, decision, hourly, make_rules
+from tests.trading.scenarios import HOUR, closed_trade, decision, hourly, make_rules
 from trading.candles import CandleSeries
 from trading.metrics import (
     Floats,
@@ -23,7 +23,7 @@ from trading.metrics import (
     thin_curve,
     total_costs,
 )
-from trading.orders import ExitType, Side, Trade
+from trading.orders import ExitType
 from trading.simulation import replay
 
 DAY = 24 * HOUR
@@ -32,33 +32,6 @@ CURVES = st.lists(st.floats(1, 1e6), min_size=1, max_size=100)
 
 def daily(count: int) -> Times:
     return np.arange(count, dtype=np.int64) * DAY
-
-
-def trade(pnl: float, hours: int = 1) -> Trade:
-    return Trade(
-        trade_number=1,
-        side=Side.LONG,
-        entry_price=100.0,
-        entry_time=0,
-        entry_candle=0,
-        decided_candle=0,
-        exit_price=100.0,
-        exit_time=hours * HOUR,
-        exit_candle=0,
-        exit_type=ExitType.SIGNAL,
-        exit_decided_candle=None,
-        size=1.0,
-        leverage=1.0,
-        margin=100.0,
-        fees=0.0,
-        slippage_cost=0.0,
-        gross_pnl=pnl,
-        pnl_amount=pnl,
-        pnl_fraction=pnl / 100,
-        stop_price=None,
-        target_price=None,
-        ambiguous=False,
-    )
 
 
 def measure(
@@ -74,7 +47,7 @@ def measure(
     return compute_metrics(
         daily(len(equity)) if times is None else times,
         points,
-        more.get("trades", [trade(pnl) for pnl in pnls]),
+        more.get("trades", [closed_trade(pnl) for pnl in pnls]),
         exposed_candles=more.get("exposed", 0),
         starting_capital=100.0,
         timeframe_ms=timeframe_ms,
@@ -139,7 +112,7 @@ def test_trades():
 
 
 def test_holding_time_and_exposure():
-    trades = [trade(1, hours=2), trade(1, hours=4)]
+    trades = [closed_trade(1, hours=2), closed_trade(1, hours=4)]
     metrics = measure([100, 100, 100, 100], trades=trades, exposed=3)
     assert metrics.average_holding_ms == 3 * HOUR
     assert metrics.exposure == 0.75
@@ -294,6 +267,23 @@ def test_a_thinned_curve_keeps_its_extremes(equity: list[float], limit: int):
     depths = drawdowns(points, 100.0)
     assert int(np.argmax(depths)) in kept
     assert drawdowns(thinned, 100.0).max() <= depths.max()
+
+
+@given(
+    steps=st.lists(st.integers(-50, 50), min_size=20, max_size=300),
+    pauses=st.lists(st.sampled_from([1, 1, 1, 30]), min_size=300, max_size=300),
+    limit=st.integers(6, 60),
+)
+def test_no_extreme_is_further_from_the_thinned_curve_than_a_stretch(
+    steps: list[int], pauses: list[int], limit: int
+):
+    equity = 10_000.0 + np.cumsum(steps)
+    times = np.cumsum(pauses[: len(steps)]) * HOUR
+    kept = thin_curve(times, equity, limit, starting_capital=10_000.0)
+    stretch = (times[-1] - times[0]) / max((limit - 4) // 2, 1)
+    for time, value in zip(times, equity, strict=True):
+        beside = equity[[index for index in kept if abs(times[index] - time) <= stretch]]
+        assert beside.min() <= value <= beside.max()
 
 
 def test_the_deepest_trough_is_kept_although_it_is_nowhere_lowest():

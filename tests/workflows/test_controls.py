@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from temporalio.api.enums.v1 import EventType
 
-from activities import decisions
+from activities import model_calls as calls
 from tests.laboratory import Laboratory, Plan
 from workflows import policies
 from workflows.backtest import BacktestWorkflow
@@ -260,7 +260,7 @@ async def wait_for_call(laboratory: Laboratory, session_id: UUID) -> None:
 async def test_a_stop_does_not_wait_for_a_model_that_hangs(
     staffed: Laboratory, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(decisions, "CANCELLATION_GRACE_S", 0.2)
+    monkeypatch.setattr(calls, "CANCELLATION_GRACE_S", 0.2)
     session_id = await staffed.started(Plan(candles=4, model="simulated/hold:hang"))
     await wait_for_call(staffed, session_id)
 

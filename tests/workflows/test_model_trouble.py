@@ -1,6 +1,7 @@
 """Trouble with the model: a test pauses with the reason, and goes on from where it was."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -8,11 +9,14 @@ from uuid import UUID
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import text
+from temporalio.api.enums.v1 import EventType
 from temporalio.common import RetryPolicy
 
+from activities import decisions
 from activities.failures import PERMANENT_FAILURES
 from tests.laboratory import Laboratory, Plan
 from workflows import policies
+from workflows.runtime import workflow_id
 
 
 @pytest.fixture
@@ -264,3 +268,34 @@ async def test_many_tests_in_trouble_do_not_disturb_each_other(staffed: Laborato
     for session_id in sessions[2:]:
         assert await staffed.decisions(session_id) == await staffed.decisions(plain)
     await resume(staffed, sessions[0])
+
+
+async def test_tests_that_wait_for_one_key_for_long_neither_fail_nor_pay_twice(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+):
+    """Together they wait for longer than a decision may take."""
+    monkeypatch.setattr(decisions, "TURN_PATIENCE_S", 0.3)
+    monkeypatch.setitem(policies.DECISION, "schedule_to_close_timeout", timedelta(seconds=3))
+    laboratory.max_decisions_per_key = 1
+    plan = Plan(candles=1, model="simulated/hold:delay-100")
+    async with laboratory.worker():
+        sessions = [await laboratory.started(plan) for _ in range(5)]
+        for session_id in sessions:
+            await laboratory.ended(session_id)
+
+    completed = 0
+    for session_id in sessions:
+        found = Counter(await activity_events(laboratory, session_id))
+        assert found["ACTIVITY_TASK_TIMED_OUT"] == found["ACTIVITY_TASK_FAILED"] == 0
+        completed += found["ACTIVITY_TASK_COMPLETED"]
+        row = await laboratory.session_row(session_id)
+        assert (row["status"], row["possibly_paid_twice"]) == ("completed", 0)
+    # Undisturbed, a session takes five: claim, indicators, step, decision, result.
+    assert completed > 5 * len(sessions)
+    assert await requests(laboratory) == len(sessions)
+
+
+async def activity_events(laboratory: Laboratory, session_id: UUID) -> list[str]:
+    handle = laboratory.client.get_workflow_handle(workflow_id(session_id))
+    history = await handle.fetch_history()
+    return [EventType.Name(each.event_type).removeprefix("EVENT_TYPE_") for each in history.events]
