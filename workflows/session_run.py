@@ -356,7 +356,7 @@ class SessionRun:
         except ActivityError as e:
             if is_cancelled_exception(e):
                 raise
-            workflow.logger.warning("no AI summary: %s", _failure_type(e) or "none in time")
+            workflow.logger.warning("no AI summary: %s", failure_type(e) or "none in time")
 
     async def _fail(self, e: ActivityError) -> SessionResult:
         """A defect of ours ended the test: say so where its owner and operators see it."""
