@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [NAME …]`: measures, prints the table, keeps it with `--write`."""
+"""`python -m tests.benchmarks [NAME …]`: measures, prints tables, keeps them with `--write`."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ from tests.benchmarks import (
     load,
     sessions,
 )
-from tests.benchmarks.report import Row, Section, render
+from tests.benchmarks.report import Row, Section, page_with
 
 PROJECT = Path(__file__).parents[2]
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -100,10 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reason = f"failed: {type(e).__name__}"
             sections.append(Section(name=name, rows=[Row(case=reason, measured="")], method=""))
         print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    page = render(sections, command=_command(given))
-    print(page)
+    print(page_with(sections))
     if given.write and not failed:
-        PAGE.write_text(page)
+        PAGE.write_text(page_with(sections, PAGE.read_text()))
     return 1 if failed else 0
 
 
@@ -115,14 +114,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     if unknown := set(given.names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    if given.write and (given.quick or given.names):
-        parser.error("--write keeps a full run of everything")
+    if given.write and given.quick:
+        parser.error("--write keeps what was measured in full")
     return given
-
-
-def _command(given: argparse.Namespace) -> str:
-    options = [*given.names, *(["--quick"] if given.quick else [])]
-    return f'make bench BENCH_ARGS="{" ".join(options)}"' if options else "make bench"
 
 
 if __name__ == "__main__":

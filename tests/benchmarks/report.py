@@ -1,9 +1,10 @@
-"""Figures as markdown: one table of all that was measured, and the tables behind it."""
+"""Figures as markdown: a part for each benchmark, with the machine that it was measured on."""
 
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,11 @@ import psutil
 from local.servers import postgres_binary, redis_binary, temporal_binary
 
 PACKAGES = ("temporalio", "psycopg", "redis", "httpx", "numpy", "backtesting")
-HEADER = ("benchmark", "case", "measured", "beside it", "ratio", "target")
+HEADER = ("case", "measured", "beside it", "ratio", "target")
+_INTRODUCTION = """# Benchmarks
+
+`make bench` measures all of it; `make bench BENCH_ARGS="NAME --write"` measures a part and keeps it
+here, with the machine that it was measured on. Figures of one part come from one run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,29 +52,25 @@ class Section:
     tables: Sequence[Table] = field(default=())
 
 
-def render(sections: Sequence[Section], *, command: str) -> str:
-    """All sections as one page of markdown."""
-    lines = [
-        [section.name, row.case, row.measured, row.beside, row.ratio, row.target]
-        for section in sections
-        for row in section.rows
-    ]
-    page = [
-        "# Benchmarks",
-        f"Measured by `{command}` on:",
-        "\n".join(f"- {line}" for line in machine()),
-        markdown_table(HEADER, lines),
-        *(_details(section) for section in sections),
-    ]
-    return "\n\n".join(page) + "\n"
+def page_with(sections: Sequence[Section], page: str = "") -> str:
+    """The page with these sections in the place of its own of the same names."""
+    parts = dict(_parts_of(page))
+    parts |= {section.name: _part(section) for section in sections}
+    return "\n\n".join([_INTRODUCTION, *parts.values()]) + "\n"
 
 
-def _details(section: Section) -> str:
-    parts = [f"## {section.name}", section.method]
+def _parts_of(page: str) -> Iterator[tuple[str, str]]:
+    for part in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
+        yield part.partition("\n")[0], f"## {part.strip()}"
+
+
+def _part(section: Section) -> str:
+    rows = [[row.case, row.measured, row.beside, row.ratio, row.target] for row in section.rows]
+    parts = [f"## {section.name}", markdown_table(HEADER, rows), section.method]
     for table in section.tables:
         parts += [f"### {table.title}", markdown_table(table.header, table.rows)]
         parts += [table.note] if table.note else []
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, f"Measured on {'; '.join(machine())}."])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
