@@ -8,7 +8,8 @@ RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requi
     -r requirements-production.lock
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --system --uid 10001 --no-create-home alphalab
+RUN useradd --system --uid 10001 --no-create-home alphalab \
+    && install --directory --owner=alphalab --mode=0700 /var/lib/alphalab
 COPY --from=dependencies /opt/venv /opt/venv
 WORKDIR /app
 COPY . .

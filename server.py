@@ -30,6 +30,7 @@ from api.realtime.backlog import Backlog
 from api.realtime.prices import PriceRelay
 from api.realtime.relay import Relay
 from api.realtime.transport import RelayProtocol
+from api.signed_links import SignedLinks
 from api.token_buckets import Quota, TokenBuckets
 from db.engine import Database
 from db.market_frames import MarketFrames
@@ -39,8 +40,9 @@ from integrations.clerk.tokens import KeySet, TokenVerifier, issuer_of
 from integrations.clerk.users import ClerkUsers
 from integrations.clerk.webhooks import WebhookVerifier
 from integrations.openrouter.client import OpenRouterClient
+from integrations.storage.objects import ObjectStore, open_store
 from observability import configure_logging
-from settings import ApiSettings, SettingsError, api_settings
+from settings import ApiSettings, InvalidSettings, SettingsError, api_settings
 from workflows.runtime import Temporal, connect
 
 # The API draws charts and replays what Redis has forgotten; the worker's cache is the large one.
@@ -108,6 +110,8 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             temporal=temporal,
             tokens=_verifier(settings, http),
             openrouter=openrouter,
+            storage=_storage(settings),
+            links=SignedLinks(settings.link_signing_keys),
             cipher=MultiFernet([Fernet(key) for key in settings.encryption_keys]),
             frames=frames,
             relay=Relay(
@@ -167,7 +171,10 @@ def main() -> None:
     except SettingsError as e:
         sys.exit(str(e))
     configure_logging(level=settings.log_level, form=settings.log_format, process="api")
-    uvloop.run(serve(settings, listener))
+    try:
+        uvloop.run(serve(settings, listener))
+    except SettingsError as e:  # some are unusable only when they are used
+        sys.exit(str(e))
 
 
 def _inherited_listener() -> socket.socket | None:
@@ -213,6 +220,13 @@ def _verifier(settings: ApiSettings, http: httpx.AsyncClient) -> TokenVerifier:
         issuer=settings.clerk_issuer or issuer_of(settings.clerk_jwks_url),
         authorized_parties=settings.clerk_authorized_parties,
     )
+
+
+def _storage(settings: ApiSettings) -> ObjectStore:
+    try:
+        return open_store(settings.storage_bucket)
+    except ValueError as e:
+        raise InvalidSettings({"STORAGE_BUCKET": str(e)}) from None
 
 
 def _clerk(settings: ApiSettings, http: httpx.AsyncClient) -> ClerkUsers | None:

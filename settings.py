@@ -28,9 +28,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from integrations.mail.letters import sender_of
+from integrations.storage.locations import location_of
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 _METRICS_TOKEN_LENGTH = 16
+_SIGNING_KEY_LENGTH = 32
 # Svix makes 24; with none at all anybody could sign.
 MIN_WEBHOOK_SECRET_BYTES = 16
 
@@ -107,6 +109,24 @@ def _long_enough(value: SecretStr) -> SecretStr:
     return value
 
 
+def _signing_keys(value: SecretStr) -> SecretStr:
+    keys = _listed(value)
+    if not keys or min(map(len, keys)) < _SIGNING_KEY_LENGTH:
+        raise ValueError(
+            f"must be secrets of at least {_SIGNING_KEY_LENGTH} characters, separated by commas"
+        )
+    return value
+
+
+def _listed(value: SecretStr) -> tuple[str, ...]:
+    return tuple(key.strip() for key in value.get_secret_value().split(","))
+
+
+def _location(value: str) -> str:
+    location_of(value)
+    return value
+
+
 def _webhook_secret(value: SecretStr | None) -> SecretStr | None:
     if value is not None and not _is_webhook_secret(value.get_secret_value()):
         raise ValueError("must be the signing secret of the endpoint, which begins with whsec_")
@@ -127,6 +147,8 @@ MetricsToken = Annotated[SecretStr, AfterValidator(_long_enough)]
 Address = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_without_slash)]
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
+SigningKeys = Annotated[SecretStr, AfterValidator(_signing_keys)]
+StorageLocation = Annotated[str, AfterValidator(_location)]
 WebhookSecret = Annotated[SecretStr | None, AfterValidator(_webhook_secret)]
 
 
@@ -182,7 +204,7 @@ class KeySettings(DatabaseSettings):
     @property
     def encryption_keys(self) -> tuple[str, ...]:
         """The Fernet keys: the first encrypts, all decrypt."""
-        return tuple(key.strip() for key in self.encryption_key.get_secret_value().split(","))
+        return _listed(self.encryption_key)
 
 
 class ProcessSettings(LogSettings, KeySettings, TemporalSettings):
@@ -194,7 +216,7 @@ class ProcessSettings(LogSettings, KeySettings, TemporalSettings):
     openrouter_api_key: SecretStr | None = None
     market_data_source: str | None = None
     exchange_base_url: Address | None = None
-    storage_bucket: str | None = None
+    storage_bucket: StorageLocation
     public_url: Address
 
     @property
@@ -213,6 +235,7 @@ class ApiSettings(ProcessSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=5000, ge=1, le=65535)
+    link_signing_key: SigningKeys
     clerk_jwks_url: Address
     clerk_issuer: Address | None = None
     clerk_authorized_parties: Words = ()
@@ -226,6 +249,11 @@ class ApiSettings(ProcessSettings):
     active_tests_free: int = Field(default=3, ge=1)
     active_tests_pro: int = Field(default=20, ge=1)
     active_tests_enterprise: int = Field(default=200, ge=1)
+
+    @property
+    def link_signing_keys(self) -> tuple[str, ...]:
+        """The keys of signed links: the first signs, all verify."""
+        return _listed(self.link_signing_key)
 
     @property
     def active_test_limits(self) -> Mapping[str, int] | None:

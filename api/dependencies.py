@@ -23,6 +23,7 @@ from api.forward_tests import ForwardTests
 from api.metrics import ApiMetrics
 from api.rate_limits import RateLimits
 from api.realtime.relay import Relay
+from api.signed_links import SignedLinks
 from db.engine import Database
 from db.market_frames import MarketFrames
 from db.models.users import UserRecord
@@ -32,6 +33,7 @@ from integrations.clerk.users import ClerkUser, ClerkUsers
 from integrations.clerk.webhooks import WebhookVerifier
 from integrations.errors import IntegrationError
 from integrations.openrouter.client import OpenRouterClient
+from integrations.storage.objects import ObjectStore
 from workflows.runtime import Temporal
 
 KNOWN_USERS = 10_000
@@ -50,6 +52,8 @@ class Services:
     temporal: Temporal
     tokens: TokenVerifier
     openrouter: OpenRouterClient
+    storage: ObjectStore
+    links: SignedLinks
     cipher: MultiFernet
     frames: MarketFrames
     relay: Relay

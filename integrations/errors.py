@@ -4,7 +4,8 @@ IntegrationError
 ├── TemporarilyUnavailable   408, 409, 425, 429, 5xx, lost connections, time limits: try again
 │   └── RateLimited          an exchange's 418, 429 and their like: try again, but later
 ├── RequestRejected          400, 404 and the like: the same request fails again
-│   └── SymbolUnavailable    the exchange does not know the asset, or no longer lists it
+│   ├── SymbolUnavailable    the exchange does not know the asset, or no longer lists it
+│   └── ObjectNotFound       the storage has nothing under the key
 ├── AuthenticationFailed     401, 403: the key is wrong, disabled or not allowed this
 ├── InsufficientCredits      402: the account needs money first
 └── ReplyTooLarge            the model wrote more than anybody would read: an invalid reply
@@ -46,6 +47,10 @@ class RequestRejected(IntegrationError):
 
 class SymbolUnavailable(RequestRejected):
     """The exchange does not know the asset, or lists it no longer."""
+
+
+class ObjectNotFound(RequestRejected):
+    """Nothing is stored under the key."""
 
 
 class AuthenticationFailed(IntegrationError):

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from local.processes import ServerNotStarted, lock_within, private_directory
 from local.simulators.exchange_clock import ClockOrigin
 
 DEFAULT_DATA_DIR = Path(".alphalab")
+LINK_KEY_BYTES = 32
 LOCK_SECONDS = 2.0  # a `doctor` that looks takes the lock for an instant
 
 
@@ -105,10 +107,24 @@ class DataDirectory:
             create_key(self.issuer_key_file)
         if not self._encryption_key_file.exists():
             write_private(self._encryption_key_file, Fernet.generate_key())
+        if not self._link_key_file.exists():
+            write_private(self._link_key_file, secrets.token_hex(LINK_KEY_BYTES).encode())
+
+    @property
+    def storage(self) -> Path:
+        return self.path / "storage"
 
     @property
     def encryption_key(self) -> str:
         return self._encryption_key_file.read_text().strip()
+
+    @property
+    def link_signing_key(self) -> str:
+        return self._link_key_file.read_text().strip()
+
+    @property
+    def _link_key_file(self) -> Path:
+        return self.path / "links.key"
 
     @property
     def _encryption_key_file(self) -> Path:

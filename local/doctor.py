@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -19,6 +20,8 @@ from redis.exceptions import RedisError
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
 from temporalio.service import ConnectConfig, RPCError, ServiceClient
 
+from integrations.errors import IntegrationError
+from integrations.storage.objects import open_store
 from local.data_directory import DataDirectory
 from local.processes import ServerNotStarted
 from local.servers import postgres_binary, redis_binary, temporal_binary
@@ -51,6 +54,7 @@ async def examine(directory: DataDirectory) -> list[Finding]:
         _examine_temporal(settings),
         _examine_token_issuer(settings),
         _examine_models(settings),
+        _reached("File storage", "STORAGE_BUCKET", settings, _ask_storage),
         _examine_api(settings),
     )
     return [
@@ -183,6 +187,18 @@ async def _examine_models(settings: Mapping[str, str]) -> Finding:
 
 async def _ask_models(url: str) -> str:
     return f"{len((await _fetched(f'{url}/models'))['data'])} models at {url}"
+
+
+async def _ask_storage(location: str) -> str:
+    store, key = open_store(location), f"doctor/{uuid4().hex}"
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            await store.put(key, b"written by alphalab doctor")
+            await store.delete(key)
+    except IntegrationError as error:
+        first_line = str(error.__cause__).partition("\n")[0]
+        raise _Unwell(f"{error} {first_line}", START_IT.format(name="STORAGE_BUCKET")) from None
+    return f"takes files at {location}"
 
 
 async def _examine_api(settings: Mapping[str, str]) -> Finding:

@@ -58,6 +58,7 @@ RECORDED_SETTINGS = (
     "OPENROUTER_BASE_URL",
     "PUBLIC_URL",
     "REDIS_URL",
+    "STORAGE_BUCKET",
     "TEMPORAL_ADDRESS",
     "TEMPORAL_NAMESPACE",
     "TEMPORAL_TASK_QUEUE",
@@ -212,9 +213,11 @@ class StackPlan:
         defaults = {
             "ENCRYPTION_KEY": self._directory.encryption_key,
             "HOST": "127.0.0.1",
+            "LINK_SIGNING_KEY": self._directory.link_signing_key,
             "LOG_FORMAT": "console",
             "OPENROUTER_BASE_URL": OPENROUTER_URL,
             "PUBLIC_URL": self.api_url,
+            "STORAGE_BUCKET": str(self._directory.storage),
         }
         fixed = {"ENVIRONMENT": "development", "PORT": str(_port(self._ports.api))}
         self.settings = {**defaults, **self.settings, **fixed}

@@ -30,6 +30,7 @@ GIVEN = {
     "ALPHALAB_DATABASE_PASSWORD": "alphalabpassword",
     "CLERK_JWKS_URL": "https://clerk.example/.well-known/jwks.json",
     "ENCRYPTION_KEY": Fernet.generate_key().decode(),
+    "LINK_SIGNING_KEY": "k" * 32,
     "POSTGRES_PASSWORD": "postgrespassword",
     "PUBLIC_URL": "https://alphalab.example",
     "REDIS_PASSWORD": "redispassword",
@@ -58,7 +59,8 @@ def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _environment(service: dict[str, Any]) -> dict[str, str]:
-    return dict(service.get("environment", {}))
+    """What a service is given; without a value stands what it gets where the host has it."""
+    return {name: value for name, value in service["environment"].items() if value is not None}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -21,10 +21,12 @@ NEEDED_BY_BOTH = {
     "TEMPORAL_ADDRESS": "localhost:7233",
     "ENCRYPTION_KEY": Fernet.generate_key().decode(),
     "PUBLIC_URL": "https://alphalab.example/",
+    "STORAGE_BUCKET": "s3://alphalab/files",
 }
 NEEDED_BY_THE_API = {
     **NEEDED_BY_BOTH,
     "CLERK_JWKS_URL": "https://clerk.example/.well-known/jwks.json",
+    "LINK_SIGNING_KEY": "k" * 32,
 }
 
 
@@ -77,6 +79,15 @@ def test_several_encryption_keys_rotate(monkeypatch: pytest.MonkeyPatch):
     _set(monkeypatch, {**NEEDED_BY_BOTH, "ENCRYPTION_KEY": f"{new}, {old}"})
 
     assert worker_settings().encryption_keys == (new, old)
+
+
+def test_several_keys_of_links_rotate(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, {**NEEDED_BY_THE_API, "LINK_SIGNING_KEY": f"{'n' * 32}, {'o' * 40}"})
+
+    settings = api_settings()
+
+    assert settings.link_signing_keys == ("n" * 32, "o" * 40)
+    assert "n" * 32 not in repr(settings)
 
 
 def test_an_unusable_value_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch):
@@ -172,6 +183,9 @@ def test_mail_settings_that_do_not_fit_are_named(
         ("TRUSTED_PROXIES", "10.0.0.1/8", "must be IP addresses or networks"),
         ("TRUSTED_PROXIES", "proxy.example", "must be IP addresses or networks"),
         ("METRICS_TOKEN", "hunter2", "must have at least 16 characters"),
+        ("LINK_SIGNING_KEY", "hunter2", "secrets of at least 32 characters"),
+        ("LINK_SIGNING_KEY", f"{'k' * 32},hunter2", "secrets of at least 32 characters"),
+        ("STORAGE_BUCKET", "hunter2://bucket", "must be a folder"),
         ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
         ("TEST_STARTS_PER_MINUTE", "-1", "greater than or equal to 1"),
     ],

@@ -83,7 +83,11 @@ async def laboratory(
 
 @pytest.fixture
 def environment(
-    laboratory: Laboratory, empty_postgres_url: str, redis_url: str, temporal_address: str
+    laboratory: Laboratory,
+    empty_postgres_url: str,
+    redis_url: str,
+    temporal_address: str,
+    tmp_path: Path,
 ) -> dict[str, str]:
     """All that a worker is told."""
     return {
@@ -95,6 +99,7 @@ def environment(
         "ENCRYPTION_KEY": laboratory.fernet_key,
         "OPENROUTER_BASE_URL": laboratory.openrouter_url,
         "PUBLIC_URL": "http://localhost",
+        "STORAGE_BUCKET": str(tmp_path / "storage"),
         "WORKER_GRACEFUL_SHUTDOWN_SECONDS": "2",
     }
 
@@ -282,7 +287,7 @@ def test_what_no_key_opens_is_refused_without_repeating_it(token: str):
 def test_there_is_a_mailer_where_the_settings_name_a_server():
     needed: dict[str, Any] = {"database_url": "postgresql://localhost/a"}
     needed |= {"redis_url": "redis://localhost", "temporal_address": "localhost:7233"}
-    needed |= {"public_url": "http://localhost"}
+    needed |= {"public_url": "http://localhost", "storage_bucket": "s3://alphalab"}
     needed |= {"encryption_key": Fernet.generate_key().decode(), "_env_file": None}
     mail = {"smtp_host": "smtp.example", "smtp_from": "no-reply@alphalab.example"}
 

@@ -41,7 +41,11 @@ def simulators_url(issuer: Issuer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def settings(
-    postgres_url: str, redis_url: str, temporal_address: str, simulators_url: str
+    postgres_url: str,
+    redis_url: str,
+    temporal_address: str,
+    simulators_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> ApiSettings:
     """No worker serves this task queue; a test that wants one takes a queue of its own."""
     return api_settings(
@@ -51,6 +55,8 @@ def settings(
         temporal_address=temporal_address,
         temporal_task_queue=f"api-{uuid4().hex}",
         encryption_key=Fernet.generate_key().decode(),
+        storage_bucket=str(tmp_path_factory.mktemp("storage")),
+        link_signing_key="the-key-that-links-of-tests-are-signed-with",
         clerk_webhook_secret=WEBHOOK_SECRET,
         clerk_jwks_url=f"{simulators_url}/.well-known/jwks.json",
         openrouter_base_url=f"{simulators_url}{OPENROUTER_PATH}",

@@ -71,6 +71,8 @@ SETTINGS = {
     "temporal_address": "unused",
     "encryption_key": "Z" * 43 + "=",
     "clerk_jwks_url": "http://unused",
+    "storage_bucket": "s3://unused",
+    "link_signing_key": "unused" * 6,
 }
 
 

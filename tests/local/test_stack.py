@@ -173,10 +173,11 @@ def stack(workplace: Path, former_lives: list[Life]) -> Iterator[StartedStack]:
 
 def test_its_directory_is_private(stack: StartedStack):
     path = stack.directory.path
-    secrets = [path / "stack.json", path / "issuer.pem", path / "encryption.key"]
+    names = ("stack.json", "issuer.pem", "encryption.key", "links.key")
 
     assert path.stat().st_mode & 0o777 == 0o700
-    assert [file.stat().st_mode & 0o777 for file in secrets] == [0o600] * 3
+    assert (path / "storage").stat().st_mode & 0o777 == 0o700
+    assert [(path / name).stat().st_mode & 0o777 for name in names] == [0o600] * len(names)
 
 
 def test_it_prints_addresses_and_last_that_it_is_ready(stack: StartedStack):

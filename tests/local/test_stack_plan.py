@@ -48,6 +48,8 @@ def test_without_settings_everything_is_embedded(directory: DataDirectory, ports
         == f"http://127.0.0.1:{ports.to_record()['simulators']}/api/v1"
     )
     assert plan.settings["ENCRYPTION_KEY"] == directory.encryption_key
+    assert plan.settings["LINK_SIGNING_KEY"] == directory.link_signing_key
+    assert plan.settings["STORAGE_BUCKET"] == str(directory.path / "storage")
 
 
 def test_with_every_server_named_none_is_embedded(directory: DataDirectory, ports: Ports):
@@ -93,10 +95,14 @@ def test_the_processes_get_all_that_they_need(directory: DataDirectory, ports: P
 
 
 def test_the_keys_stay_the_same(directory: DataDirectory):
-    former = directory.encryption_key, directory.issuer_key_file.read_bytes()
+    def keys() -> tuple[str, str, bytes]:
+        issuer_key = directory.issuer_key_file.read_bytes()
+        return directory.encryption_key, directory.link_signing_key, issuer_key
+
+    former = keys()
     directory.create_keys()
 
-    assert (directory.encryption_key, directory.issuer_key_file.read_bytes()) == former
+    assert keys() == former
 
 
 def test_a_port_is_held_from_the_moment_it_is_chosen(ports: Ports):
