@@ -15,10 +15,12 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import OperationalError
 
+from certificates.signing import InvalidKey, SigningKey, new_seed
 from local.data_directory import (
     DEFAULT_DATA_DIR,
     DataDirectory,
     ForeignIssuer,
+    NothingToVerifyWith,
     StackNotRunning,
     StackRunning,
     check_is_own_issuer,
@@ -39,7 +41,9 @@ LIFETIME_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 EXPECTED_ERRORS = (
     DemoFailed,
     ForeignIssuer,
+    InvalidKey,
     NothingToCompare,
+    NothingToVerifyWith,
     ServerNotStarted,
     SettingsError,
     StackNotRunning,
@@ -56,7 +60,7 @@ app = typer.Typer(
 )
 candles_app = typer.Typer(help="Historical candles.", no_args_is_help=True)
 app.add_typer(candles_app, name="candles")
-keys_app = typer.Typer(help="The users' API keys, as they are stored.", no_args_is_help=True)
+keys_app = typer.Typer(help="The users' API keys, and those of certificates.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
 output = Console(highlight=False, soft_wrap=True)
@@ -146,6 +150,35 @@ def parity(
 
 
 @app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A certificate's bundle, a ZIP archive.")],
+    public_key: Annotated[
+        str | None,
+        typer.Option(help="The issuer's key: PEM, base64, or a file with either."),
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Verify a certificate offline, from its bundle alone: exit code 1 unless it is genuine."""
+    from certificates.bundle_reading import BundleRefused  # noqa: PLC0415  (slow to import)
+    from local import bundle_verification as bundles  # noqa: PLC0415
+
+    with explained_errors():
+        key = bundles.chosen_key(public_key, DataDirectory(data_dir))
+        try:
+            found = bundles.verified(file, key)
+        except BundleRefused as refused:
+            if not as_json:
+                raise _refused(str(refused)) from None
+            output.print(Text(bundles.refusal_as_json(refused)))
+            raise typer.Exit(1) from None
+    output.print(Text(bundles.as_json(found)) if as_json else bundles.report(found, key))
+    if not found.is_genuine:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Show what is reachable, which versions, and what to do about what is not."""
     from local.doctor import examine  # noqa: PLC0415  (slow to import, and needed here only)
@@ -225,6 +258,14 @@ def import_file(
             f"{result.gaps:,} missing between them, source {result.source}"
         )
         output.print(f"fingerprint {result.fingerprint}")
+
+
+@keys_app.command("new-certificate-key")
+def new_certificate_key() -> None:
+    """Print a new pair of keys for certificates, as settings of the worker and of the API."""
+    seed = new_seed()
+    output.print(f"CERTIFICATE_SIGNING_KEY={seed}")
+    output.print(f"CERTIFICATE_PUBLIC_KEYS={SigningKey.from_seed(seed).public_key.base64}")
 
 
 @keys_app.command()

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -12,8 +13,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
-
-from certificates.canonical import sha256_hex
 
 KEY_BYTES = 32
 _ID_LENGTH = 16
@@ -39,7 +38,7 @@ class PublicKey:
     @property
     def id(self) -> str:
         """The first half of the SHA-256 of its bytes, by which a bundle names it."""
-        return sha256_hex(self.raw)[:_ID_LENGTH]
+        return hashlib.sha256(self.raw).hexdigest()[:_ID_LENGTH]
 
     @property
     def base64(self) -> str:
