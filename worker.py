@@ -21,6 +21,7 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymen
 
 from activities.backtest_candles import BacktestCandleActivities
 from activities.candle_history import CandleHistory
+from activities.certificates import CertificateActivities
 from activities.contexts import SessionContexts
 from activities.decisions import DecisionActivities
 from activities.key_slots import KeySlots
@@ -93,6 +94,7 @@ class Activities:
     results: ResultActivities
     notifications: NotificationActivities
     summaries: SummaryActivities
+    certificates: CertificateActivities
 
 
 def build_activities(

@@ -13,6 +13,14 @@ ApplicationError types raised by activities
 ├── INDICATORS_NOT_READY  they never are in the range of a new test: it fails
 ├── WorkerShutsDown       the worker of a price feed leaves: another one goes on
 ├── MailUnavailable       the mail server takes nothing for now: retried
+├── StorageUnavailable    the file storage does not answer: retried for a while
+├── StorageRefused        the file storage does not take our files: the export fails
+├── NOT_PROFITABLE        a test that lost, or never traded, gets no certificate
+├── NOT_REPRODUCED        nor does one that comes out differently from what it recorded
+├── CANDLES_DELETED       nor one whose candles are gone
+├── AGENT_DELETED         nor one whose agent's version is gone
+├── CodeTaken             another certificate has the code that was drawn: ask again
+├── ResultNotFound        there is no such result (any more)
 ├── SessionNotFound       there is no such row (any more): the workflow fails
 └── InternalFailure       a defect of ours: the session fails, with its type and no secrets
 """
@@ -136,6 +144,18 @@ def mail_failures() -> Generator[None]:
         raise ApplicationError(
             str(e), type="MailUnavailable", next_retry_delay=_delay(e.retry_after)
         ) from None
+
+
+@contextmanager
+def storage_failures() -> Generator[None]:
+    """A file storage that does not answer is tried again, one that refuses us is not."""
+    try:
+        yield
+    except TemporarilyUnavailable as e:
+        raise ApplicationError(str(e), type="StorageUnavailable") from None
+    except (AuthenticationFailed, RequestRejected) as e:
+        _logger.warning("storage_refused", cause=str(e.__cause__))
+        raise ApplicationError(str(e), type="StorageRefused", non_retryable=True) from None
 
 
 def passes_by_itself(e: Exception) -> bool:

@@ -5,11 +5,11 @@ It is written piece by piece: of candles, decisions and trades only a page is te
 
 import asyncio
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,9 +24,18 @@ from certificates.canonical import (
     sha256_hex,
 )
 from certificates.chain import CANDLE_HEADER, Chain, candle_lines, record_line
-from certificates.records import DecisionRecord, Record, SightingRecord, TradeRecord
+from certificates.records import (
+    DecisionRecord,
+    Record,
+    SightingRecord,
+    StoredDecision,
+    TradeRecord,
+    sighting_records,
+    trade_records,
+)
 from certificates.signing import SigningKey
 from trading.candles import CandleSeries
+from trading.parity import Recording
 
 README: Final = "README.txt"
 CERTIFICATE: Final = "certificate.json"
@@ -36,10 +45,9 @@ SIGHTINGS: Final = "sightings.jsonl"
 TRADES: Final = "trades.jsonl"
 REASONING: Final = "reasoning.jsonl"
 
-_CANDLES_PER_PIECE = 500
+_CANDLES_PER_PIECE = 1_000
 _RECORDS_PER_PIECE = 100
 _LEVEL = 6
-_Item = TypeVar("_Item")
 
 # The archive of a certificate has the same bytes whenever it is written.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -127,6 +135,25 @@ class Material:
     trades: Sequence[TradeRecord]
 
 
+def material_of(
+    recording: Recording, pages: Callable[[], AsyncIterator[Sequence[StoredDecision]]]
+) -> Material:
+    """What is written of a recording; `pages` begins to read its decisions anew."""
+
+    async def decisions() -> AsyncIterator[Sequence[Decided]]:
+        async for page in pages():
+            yield [
+                Decided(record=DecisionRecord.of(each), reasoning=each.reasoning) for each in page
+            ]
+
+    return Material(
+        window=recording.window,
+        decisions=decisions,
+        sightings=sighting_records(recording),
+        trades=trade_records(recording),
+    )
+
+
 class TraceChanged(RuntimeError):
     """The files are not those of the document: what they are written from has changed since."""
 
@@ -153,7 +180,7 @@ async def trace_of(material: Material) -> Traced:
     """Go through all that would be written, of which only a page is in memory."""
     traced = Traced()
     async for _ in _chained_files(material, traced):
-        await asyncio.sleep(0)  # others have their turn
+        pass
     return traced
 
 
@@ -181,14 +208,17 @@ _Pieces = AsyncIterator[tuple[str, bytes]]
 async def _chained_files(material: Material, traced: Traced) -> _Pieces:
     chain = Chain()
     yield CANDLES, CANDLE_HEADER.encode() + b"\n"
-    for lines in _batches(candle_lines(chain, material.window), _CANDLES_PER_PIECE):
-        yield CANDLES, b"".join(lines)
+    lines = candle_lines(chain, material.window)
+    # Beside the event loop, here as below: a long test is tens of thousands of hashes.
+    while piece := await asyncio.to_thread(_joined, islice(lines, _CANDLES_PER_PIECE)):
+        yield CANDLES, piece
     traced.heads[CANDLES] = chain.head()
     yield DECISIONS, b""
     async for page in material.decisions():
         traced.late_decisions += sum(each.record.late for each in page)
         traced.invalid_replies += sum(each.record.invalid_reply for each in page)
-        yield DECISIONS, b"".join(record_line(chain, each.record) for each in page)
+        records = [each.record for each in page]
+        yield DECISIONS, await asyncio.to_thread(_record_lines, chain, records)
     traced.heads[DECISIONS] = chain.head()
     files: tuple[tuple[str, Sequence[Record]], ...] = (
         (SIGHTINGS, material.sightings),
@@ -196,8 +226,9 @@ async def _chained_files(material: Material, traced: Traced) -> _Pieces:
     )
     for name, records in files:
         yield name, b""
-        for batch in _batches(iter(records), _RECORDS_PER_PIECE):
-            yield name, b"".join(record_line(chain, each) for each in batch)
+        for begin in range(0, len(records), _RECORDS_PER_PIECE):
+            batch = records[begin : begin + _RECORDS_PER_PIECE]
+            yield name, await asyncio.to_thread(_record_lines, chain, batch)
         traced.heads[name] = chain.head()
 
 
@@ -226,9 +257,12 @@ async def _compressed(
             yield written.taken()
 
 
-def _batches(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
-    while batch := list(islice(items, size)):
-        yield batch
+def _record_lines(chain: Chain, records: Sequence[Record]) -> bytes:
+    return b"".join(record_line(chain, each) for each in records)
+
+
+def _joined(lines: Iterable[bytes]) -> bytes:
+    return b"".join(lines)
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -22,6 +22,31 @@ class Record(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
+class StoredDecision(Protocol):
+    """A decision as a database has it; `order_data` holds the agent's own terms."""
+
+    @property
+    def candle_number(self) -> int: ...
+    @property
+    def decision(self) -> str: ...
+    @property
+    def order_data(self) -> dict[str, Any] | None: ...
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def reasoning(self) -> str: ...
+    @property
+    def prompt_hash(self) -> str: ...
+    @property
+    def model_used(self) -> str | None: ...
+    @property
+    def live_price(self) -> float | None: ...
+    @property
+    def late(self) -> bool: ...
+    @property
+    def invalid_reply(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRecord:
     """What was decided at the close of a candle; a late decision filled nothing.
@@ -34,13 +59,29 @@ class DecisionRecord:
     candle: int
     action: Action
     order: OrderTerms | None
-    confidence: float | None
+    confidence_pct: float | None
     reasoning_sha256: str
     prompt_sha256: str
     model: str | None
     live_price: float | None
     late: bool
     invalid_reply: bool
+
+    @classmethod
+    def of(cls, stored: StoredDecision) -> Self:
+        terms = (stored.order_data or {}).get("terms")
+        return cls(
+            candle=stored.candle_number,
+            action=Action(stored.decision),
+            order=OrderTerms(**terms) if terms else None,
+            confidence_pct=stored.confidence,
+            reasoning_sha256=reasoning_hash(stored.reasoning),
+            prompt_sha256=stored.prompt_hash,
+            model=stored.model_used,
+            live_price=stored.live_price,
+            late=stored.late,
+            invalid_reply=stored.invalid_reply,
+        )
 
     @property
     def number(self) -> int:

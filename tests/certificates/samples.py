@@ -100,7 +100,7 @@ def decided(recording: Recording) -> list[Decided]:
                 candle=candle,
                 action=each.action,
                 order=each.order,
-                confidence=0.73,
+                confidence_pct=73.5,
                 reasoning_sha256=reasoning_hash(words(candle)),
                 prompt_sha256=reasoning_hash(f"prompt {candle}"),
                 model="vendor/model-1",
