@@ -13,7 +13,7 @@ PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up test check bench client fuzz lock
+.PHONY: help install install-dev demo up test check bench browser client fuzz lock
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ client: install-dev ## Write the documents of the API and the TypeScript client 
 	$(BIN)/python -m api.openapi docs/openapi.json
 	$(BIN)/python -m api.asyncapi docs/asyncapi.json
 	cd clients/typescript && npm ci && npm run generate && npm run check && npm run validate
+
+browser: ## Install what tests look at the public pages with, beside a chromium on PATH
+	cd tests/browser && npm ci
 
 fuzz: install-dev ## Try each operation of the API with a hundred invented requests
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/contract/test_fuzzing.py -s --timeout 0

@@ -23,6 +23,7 @@ from api.routes import (
     notifications,
     results,
     sockets,
+    stylesheet,
     users,
     webhooks,
 )
@@ -49,6 +50,7 @@ _ROUTES = (
     notifications,
     market_data,
     sockets,
+    stylesheet,
 )
 # The middleware knows their addresses.
 _UNLIMITED = (health, metrics)

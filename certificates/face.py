@@ -21,10 +21,14 @@ class EquityPoint:
 class CertificateFace:
     """A certificate's facts. Percent where a name ends in `_pct`; amounts in quote units.
 
-    `max_drawdown_pct` is a positive magnitude. What is undefined is None. `seal` is `full` for
-    candles of an exchange decided on by a real model, `own_data` for candles that somebody
-    imported or uploaded, `simulated` where market or model were. `trials` counts the finished
-    tests of this agent on this asset and timeframe that overlap this one in time, itself included.
+    `win_rate` is a fraction, `max_drawdown_pct` a positive magnitude. What is undefined is None.
+    `seal` is `full` for candles of an exchange decided on by a real model, `own_data` for candles
+    that somebody imported or uploaded, `simulated` where market or model were. `trials` counts the
+    finished tests of this agent on this asset and timeframe that overlap this one in time, itself
+    included.
+
+    Raises:
+        ValueError: the win rate is no fraction.
     """
 
     verification_code: str
@@ -73,3 +77,7 @@ class CertificateFace:
     equity: Sequence[EquityPoint]
     engine_version: str
     canonical_sha256: str
+
+    def __post_init__(self) -> None:
+        if self.win_rate is not None and not 0 <= self.win_rate <= 1:
+            raise ValueError(f"a win rate is a fraction, not {self.win_rate}")

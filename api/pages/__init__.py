@@ -1,0 +1,1 @@
+"""Pages for people without an account: HTML without script, and the stylesheet it asks for."""
