@@ -18,10 +18,12 @@ from redis.backoff import NoBackoff
 from api import __version__
 from api.app import create_app
 from api.backtests import Backtests
+from api.certificates import Certificates
 from api.config import ApiConfig
 from api.controls import Controls
 from api.cost_estimates import CostEstimates
 from api.dependencies import Services
+from api.exports import Exports
 from api.forward_tests import ForwardTests
 from api.late_connection import connecting_late
 from api.metrics import ApiMetrics
@@ -32,6 +34,8 @@ from api.realtime.relay import Relay
 from api.realtime.transport import RelayProtocol
 from api.signed_links import SignedLinks
 from api.token_buckets import Quota, TokenBuckets
+from api.verification import CertificateVerifier
+from certificates.signing import PublicKey
 from db.engine import Database
 from db.market_frames import MarketFrames
 from events.prices import PriceBoard
@@ -100,6 +104,7 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
         temporal = await _temporal(settings)
         frames = MarketFrames(database, cache_bytes=FRAME_CACHE_BYTES)
         config, metrics = api_config(settings), ApiMetrics()
+        links = SignedLinks(settings.link_signing_keys)
         openrouter = OpenRouterClient(
             http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
         )
@@ -111,7 +116,7 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             tokens=_verifier(settings, http),
             openrouter=openrouter,
             storage=_storage(settings),
-            links=SignedLinks(settings.link_signing_keys),
+            links=links,
             cipher=MultiFernet([Fernet(key) for key in settings.encryption_keys]),
             frames=frames,
             relay=Relay(
@@ -127,6 +132,13 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
                 costs=CostEstimates(database, openrouter),
             ),
             forward_tests=ForwardTests(config=config, database=database, temporal=temporal),
+            exports=Exports(config=config, database=database, temporal=temporal, links=links),
+            certificates=Certificates(
+                config=config, database=database, temporal=temporal, links=links
+            ),
+            verifier=CertificateVerifier(
+                database, [PublicKey.parse(each) for each in settings.certificate_public_keys]
+            ),
             metrics=metrics,
             rate_limits=RateLimits(TokenBuckets(counting), _quotas(settings), metrics),
             clerk=_clerk(settings, http),

@@ -21,9 +21,10 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymen
 
 from activities.backtest_candles import BacktestCandleActivities
 from activities.candle_history import CandleHistory
-from activities.certificates import CertificateActivities
+from activities.certificates import CertificateActivities, CertificateIssuer
 from activities.contexts import SessionContexts
 from activities.decisions import DecisionActivities
+from activities.exports import ExportActivities, NobodyWatches
 from activities.key_slots import KeySlots
 from activities.live_candles import LiveCandles, NoMarket
 from activities.live_markets import LiveMarketActivities
@@ -32,10 +33,13 @@ from activities.notifications import NotificationActivities
 from activities.positions import PositionActivities
 from activities.price_feeds import PriceFeedActivities
 from activities.prices import NoFeeds
-from activities.reconciliation import HeldAssets, Reconciler
+from activities.reconciliation import HeldAssets, LostExports, Reconciler
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
 from activities.summaries import SummaryActivities
+from activities.sweeping import Sweeper
+from api import __version__
+from certificates.signing import SigningKey
 from db.engine import Database
 from db.market_frames import MarketFrames
 from events.prices import PriceBoard
@@ -43,9 +47,12 @@ from events.publisher import EventPublisher
 from integrations.exchanges.exchange_market import open_market
 from integrations.mail.mailer import Mailer, MailServer
 from integrations.openrouter.client import OpenRouterClient
+from integrations.storage.objects import ObjectStore, open_store
 from observability import configure_logging
 from settings import InvalidSettings, SettingsError, WorkerSettings, worker_settings
 from workflows.backtest import BacktestWorkflow
+from workflows.certificate import CertificateWorkflow
+from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import Temporal, connect
@@ -60,6 +67,7 @@ MAX_CACHED_WORKFLOWS = 2_000
 # Feeds and letters wait for others nearly all the time.
 MAX_BACKGROUND_ACTIVITIES = 500
 RECONCILE_INTERVAL_S = 60.0
+SWEEP_INTERVAL_S = 3_600.0
 # Redis that hangs holds up a step no longer than this; events are in the database anyway.
 REDIS_TIMEOUT_S = 2.0
 
@@ -95,6 +103,7 @@ class Activities:
     notifications: NotificationActivities
     summaries: SummaryActivities
     certificates: CertificateActivities
+    exports: ExportActivities
 
 
 def build_activities(
@@ -104,6 +113,8 @@ def build_activities(
     keys: FernetKeyRing,
     live: LiveCandles | None = None,
     *,
+    storage: ObjectStore,
+    issuer: CertificateIssuer,
     temporal: Temporal | None = None,
     mailer: Mailer | None = None,
     max_decisions_per_key: int = 32,
@@ -113,6 +124,7 @@ def build_activities(
     Without `temporal` nobody keeps price feeds going or hears that a position was touched.
     """
     publisher, signals = EventPublisher(redis), temporal or NoFeeds()
+    watchers = temporal or NobodyWatches()
     frames = MarketFrames(database)
     contexts = SessionContexts(database, frames)
     live = live or LiveCandles(database, NoMarket(), "none")
@@ -136,6 +148,8 @@ def build_activities(
         results=ResultActivities(database, contexts, publisher),
         notifications=NotificationActivities(database, mailer),
         summaries=SummaryActivities(database),
+        exports=ExportActivities(database, storage, watchers),
+        certificates=CertificateActivities(database, storage, issuer),
     )
 
 
@@ -156,7 +170,13 @@ def build_workers(
     steps = Worker(
         client,
         task_queue=task_queue,
-        workflows=[BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow],
+        workflows=[
+            BacktestWorkflow,
+            ForwardTestWorkflow,
+            PriceFeedWorkflow,
+            ExportWorkflow,
+            CertificateWorkflow,
+        ],
         activities=[
             activities.market_data.calculate_indicators,
             activities.backtest_candles.load_candles,
@@ -189,11 +209,20 @@ def build_workers(
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         deployment_config=deployment,
     )
-    # A feed holds a slot for an hour and a mail server for minutes: no candle waits for them.
+    # A feed holds a slot for an hour, a mail server or a large export for minutes: no candle waits
+    # for them.
     background = Worker(
         client,
         task_queue=background_queue(task_queue),
-        activities=[activities.price_feeds.follow_prices, activities.notifications.notify],
+        activities=[
+            activities.price_feeds.follow_prices,
+            activities.notifications.notify,
+            activities.exports.write_export,
+            activities.exports.fail_export,
+            activities.certificates.compose_certificate,
+            activities.certificates.write_certificate,
+            activities.certificates.record_certificate,
+        ],
         max_concurrent_activities=MAX_BACKGROUND_ACTIVITIES,
         graceful_shutdown_timeout=grace,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
@@ -217,8 +246,18 @@ def deployment_of(settings: WorkerSettings) -> WorkerDeploymentConfig | None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What a worker works with."""
+
+    client: Client
+    database: Database
+    storage: ObjectStore
+    activities: Activities
+
+
 @asynccontextmanager
-async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Database, Activities]]:
+async def opened(settings: WorkerSettings) -> AsyncIterator[Opened]:
     """Open what the activities need, and close it again."""
     async with AsyncExitStack() as stack:
         database = Database.connect(
@@ -249,6 +288,7 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
             http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
         )
         keys = FernetKeyRing(settings.encryption_keys)
+        storage = _storage(settings)
         live = await stack.enter_async_context(_live_candles(settings, database))
         activities = build_activities(
             database,
@@ -256,11 +296,28 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[tuple[Client, Databa
             openrouter,
             keys,
             live,
+            storage=storage,
+            issuer=_issuer(settings),
             temporal=Temporal(client, settings.temporal_task_queue),
             mailer=mailer_of(settings),
             max_decisions_per_key=settings.worker_max_decisions_per_key,
         )
-        yield client, database, activities
+        yield Opened(client=client, database=database, storage=storage, activities=activities)
+
+
+def _issuer(settings: WorkerSettings) -> CertificateIssuer:
+    return CertificateIssuer(
+        key=SigningKey.from_seed(settings.certificate_signing_key.get_secret_value()),
+        public_url=settings.public_url,
+        engine_version=__version__,
+    )
+
+
+def _storage(settings: WorkerSettings) -> ObjectStore:
+    try:
+        return open_store(settings.storage_bucket)
+    except ValueError as e:
+        raise InvalidSettings({"STORAGE_BUCKET": str(e)}) from None
 
 
 def _runtime(settings: WorkerSettings) -> Runtime | None:
@@ -319,11 +376,11 @@ async def run(settings: WorkerSettings) -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stopped.set)
-    async with opened(settings) as (client, database, activities), AsyncExitStack() as stack:
+    async with opened(settings) as given, AsyncExitStack() as stack:
         workers = build_workers(
-            client,
+            given.client,
             settings.temporal_task_queue,
-            activities,
+            given.activities,
             max_activities=settings.worker_max_activities,
             max_decisions=settings.worker_max_decisions,
             grace=timedelta(seconds=settings.worker_graceful_shutdown_seconds),
@@ -331,18 +388,28 @@ async def run(settings: WorkerSettings) -> None:
         )
         for each in workers:
             await stack.enter_async_context(each)
-        temporal = Temporal(client, settings.temporal_task_queue)
-        source = settings.market_source
-        watch = HeldAssets(temporal, source) if source is not None else None
-        reconciler = Reconciler(database, temporal, watch)
-        reconciling = asyncio.create_task(reconciler.run_every(RECONCILE_INTERVAL_S))
+        tending = _tending(settings, given)
         _logger.info("worker_ready", task_queue=settings.temporal_task_queue)
         await stopped.wait()
-        reconciling.cancel()
+        for task in tending:
+            task.cancel()
         # All at once: each stops asking for work now and gives what it runs the same time to end.
-        await asyncio.gather(asyncio.wait([reconciling]), *(each.shutdown() for each in workers))
+        await asyncio.gather(asyncio.wait(tending), *(each.shutdown() for each in workers))
     # The client's native threads may abort a process that exits at once.
     await asyncio.sleep(0.1)
+
+
+def _tending(settings: WorkerSettings, given: Opened) -> list[asyncio.Task[None]]:
+    """What every worker does beside its work, one of them at a time."""
+    temporal = Temporal(given.client, settings.temporal_task_queue)
+    source = settings.market_source
+    watch = HeldAssets(temporal, source) if source is not None else None
+    reconciler = Reconciler(given.database, temporal, watch, LostExports(temporal))
+    sweeper = Sweeper(given.database, given.storage)
+    return [
+        asyncio.create_task(reconciler.run_every(RECONCILE_INTERVAL_S)),
+        asyncio.create_task(sweeper.run_every(SWEEP_INTERVAL_S)),
+    ]
 
 
 def _secret(value: object) -> str | None:

@@ -20,7 +20,14 @@ from temporalio.exceptions import ApplicationError
 
 from activities.failures import activity_failures, storage_failures
 from activities.heartbeats import heartbeating
-from certificates.bundle import Material, SignedDocument, TraceChanged, bundle, material_of, trace_of
+from certificates.bundle import (
+    Material,
+    SignedDocument,
+    TraceChanged,
+    bundle,
+    material_of,
+    trace_of,
+)
 from certificates.canonical import AgentFacts, Document, RunFacts
 from certificates.composition import Circumstances, compose, instant
 from certificates.face import CertificateFace, EquityPoint
@@ -126,23 +133,22 @@ class _Test:
     trials: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateIssuer:
+    """In whose name certificates are issued; `public_url` is where strangers verify them."""
+
+    key: SigningKey
+    public_url: str
+    engine_version: str
+
+
 class CertificateActivities:
     """Issues certificates."""
 
-    def __init__(
-        self,
-        database: Database,
-        storage: ObjectStore,
-        key: SigningKey,
-        *,
-        public_url: str,
-        engine_version: str,
-    ) -> None:
+    def __init__(self, database: Database, storage: ObjectStore, issuer: CertificateIssuer) -> None:
         self._database = database
         self._storage = storage
-        self._key = key
-        self._public_url = public_url
-        self._engine_version = engine_version
+        self._issuer = issuer
 
     @activity.defn
     async def compose_certificate(self, input: ComposeInput) -> Composed:
@@ -157,7 +163,7 @@ class CertificateActivities:
                     )
                 test = await _load(session, result_id)
             document = await self._document(test, includes_reasoning=input.includes_reasoning)
-            signed = SignedDocument.sign(document, self._key)
+            signed = SignedDocument.sign(document, self._issuer.key)
             return Composed(
                 result_id=input.result_id,
                 user_id=input.user_id,
@@ -205,7 +211,7 @@ class CertificateActivities:
         circumstances = Circumstances(
             code=await self._new_code(issued_at),
             issued_at=issued_at,
-            engine_version=self._engine_version,
+            engine_version=self._issuer.engine_version,
             agent=_agent_facts(test),
             test=_run_facts(test),
             data_source=test.result.data_source or "unknown",
@@ -249,7 +255,7 @@ class CertificateActivities:
         )
 
     def _share_url(self, document: Document) -> str:
-        return f"{self._public_url}/verify/{document.code}"
+        return f"{self._issuer.public_url}/verify/{document.code}"
 
     async def _draw(self, face: CertificateFace, keys: _Keys) -> None:
         """The files that people look at; drawn beside the event loop."""
@@ -278,8 +284,7 @@ class CertificateActivities:
             canonical_sha256=input.canonical_sha256,
             signature=input.signature,
             public_key_id=input.public_key_id,
-            **repeated(document),
-            **_keys_of(input.result_id, document).columns,
+            **(repeated(document) | _keys_of(input.result_id, document).columns),
         )
 
 

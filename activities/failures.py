@@ -21,6 +21,7 @@ ApplicationError types raised by activities
 ├── AGENT_DELETED         nor one whose agent's version is gone
 ├── CodeTaken             another certificate has the code that was drawn: ask again
 ├── ResultNotFound        there is no such result (any more)
+├── ExportNotFound        there is no such export (any more): its workflow ends
 ├── SessionNotFound       there is no such row (any more): the workflow fails
 └── InternalFailure       a defect of ours: the session fails, with its type and no secrets
 """

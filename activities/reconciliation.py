@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.prices import PriceFeeds
 from db.engine import Database
+from db.repositories.exports import AllExportsRepository, StaleExport
 from db.repositories.sessions import ReconcileRepository, StaleSession
 from db.repositories.watched_positions import WatchedPositionRepository
 
@@ -54,15 +55,44 @@ class HeldAssets:
             await self._feeds.want(self._source, asset)
 
 
+class ExportStarter(Protocol):
+    """What lost exports need of Temporal. Both raise `ConnectionError` when it is away."""
+
+    async def is_export_running(self, export_id: UUID) -> bool: ...
+
+    async def start_export(self, export: StaleExport) -> None: ...
+
+
+class LostExports:
+    """Starts again each export that is under way by its row and has no workflow."""
+
+    def __init__(self, starter: ExportStarter) -> None:
+        self._starter = starter
+
+    async def restore(self, session: AsyncSession, unchanged_for: timedelta) -> None:
+        for export in await AllExportsRepository(session).stale(unchanged_for):
+            if not await self._starter.is_export_running(export.id):
+                await self._starter.start_export(export)
+                _logger.info("export_started_again", export_id=str(export.id))
+
+
 class Reconciler:
-    """Looks for sessions without a workflow, one process at a time; `watch` renews the feeds."""
+    """Looks for sessions without a workflow, one process at a time.
+
+    `watch` renews the feeds, `exports` are looked for as well.
+    """
 
     def __init__(
-        self, database: Database, starter: SessionStarter, watch: HeldAssets | None = None
+        self,
+        database: Database,
+        starter: SessionStarter,
+        watch: HeldAssets | None = None,
+        exports: LostExports | None = None,
     ) -> None:
         self._database = database
         self._starter = starter
         self._watch = watch
+        self._exports = exports
 
     async def run_every(self, seconds: float) -> None:
         """Reconcile at once and then regularly, whatever is unreachable meanwhile."""
@@ -88,6 +118,8 @@ class Reconciler:
                 await self._watch.renew(session)
             sessions = ReconcileRepository(session)
             restored = await self._each(await sessions.stale(unchanged_for), self._restore)
+            if self._exports is not None:
+                await self._exports.restore(session, unchanged_for)
             # Last, so that tests which cannot be stopped keep nobody else's from going on.
             await self._each(await sessions.of_the_deactivated(), self._stop)
             return restored

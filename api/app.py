@@ -14,7 +14,9 @@ from api.routes import (
     api_keys,
     arena,
     backtests,
+    certificates,
     dashboard,
+    exports,
     forward_tests,
     health,
     market_data,
@@ -25,6 +27,7 @@ from api.routes import (
     sockets,
     stylesheet,
     users,
+    verification,
     webhooks,
 )
 from api.schemas.errors import LIMITED, documented
@@ -49,8 +52,11 @@ _ROUTES = (
     dashboard,
     notifications,
     market_data,
+    exports,
+    certificates,
     sockets,
     stylesheet,
+    verification,
 )
 # The middleware knows their addresses.
 _UNLIMITED = (health, metrics)

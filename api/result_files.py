@@ -6,13 +6,11 @@ transaction of its own: however slowly somebody downloads, no connection to the 
 
 import asyncio
 import re
-import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.schemas.results import ExportFormat, ExportPart, ResultDetail, Thought, TradeOut
@@ -21,7 +19,7 @@ from db.models.results import ResultRecord
 from db.repositories.decisions import DecisionRepository
 from db.repositories.steps import SteppedEquity, StepRepository
 from db.repositories.trades import TradeRepository
-from integrations.spreadsheets import csv_text
+from integrations.archives import Member, Row, Table, csv_of, json_of, zip_of
 from trading.candles import Timeframe, asset_id
 
 ROWS_PER_PAGE = 100
@@ -30,7 +28,6 @@ _NAME_LENGTH = 40
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 _BEFORE_ALL = -1
 
-Row = dict[str, Any]
 Record = TypeVar("Record")
 
 
@@ -41,15 +38,6 @@ class ResultFile:
     name: str
     media_type: str
     content: AsyncIterator[bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Table:
-    """A part of a result, page by page."""
-
-    name: ExportPart
-    columns: Sequence[str]
-    pages: AsyncIterator[Sequence[Row]]
 
 
 def result_file(
@@ -67,11 +55,11 @@ def result_file(
     return ResultFile(
         name=f"{name}-{table.name}.csv",
         media_type="text/csv; charset=utf-8",
-        content=_csv(table),
+        content=csv_of(table),
     )
 
 
-def _trades(database: Database, result: ResultRecord) -> _Table:
+def _trades(database: Database, result: ResultRecord) -> Table:
     pages = _pages(
         database,
         result,
@@ -80,14 +68,14 @@ def _trades(database: Database, result: ResultRecord) -> _Table:
         ),
         lambda trade: trade.trade_number,
     )
-    return _Table(
+    return Table(
         name="trades",
         columns=tuple(TradeOut.model_fields),
         pages=_shaped(pages, lambda trade: TradeOut.of(trade).model_dump(mode="json")),
     )
 
 
-def _reasoning(database: Database, result: ResultRecord) -> _Table:
+def _reasoning(database: Database, result: ResultRecord) -> Table:
     twins = {"indicator_values"}
     pages = _pages(
         database,
@@ -97,14 +85,14 @@ def _reasoning(database: Database, result: ResultRecord) -> _Table:
         ),
         lambda decision: decision.candle_number,
     )
-    return _Table(
+    return Table(
         name="reasoning",
         columns=[name for name in Thought.model_fields if name not in twins],
         pages=_shaped(pages, lambda each: Thought.of(each).model_dump(mode="json", exclude=twins)),
     )
 
 
-def _equity(database: Database, result: ResultRecord) -> _Table:
+def _equity(database: Database, result: ResultRecord) -> Table:
     pages = _pages(
         database,
         result,
@@ -113,14 +101,14 @@ def _equity(database: Database, result: ResultRecord) -> _Table:
         ),
         lambda step: step.candle_number,
     )
-    return _Table(
+    return Table(
         name="equity",
         columns=("candle_number", "time", "value", "drawdown"),
         pages=_equity_rows(pages, result),
     )
 
 
-_TABLES: Mapping[ExportPart, Callable[[Database, ResultRecord], _Table]] = MappingProxyType(
+_TABLES: Mapping[ExportPart, Callable[[Database, ResultRecord], Table]] = MappingProxyType(
     {"trades": _trades, "reasoning": _reasoning, "equity": _equity}
 )
 
@@ -178,57 +166,17 @@ async def _equity_rows(
     yield [row(replace(step, equity=result.ending_capital)) for step in held]
 
 
-async def _json(result: ResultRecord, tables: Sequence[_Table]) -> AsyncIterator[bytes]:
+async def _json(result: ResultRecord, tables: Sequence[Table]) -> AsyncIterator[bytes]:
     yield b'{"result":' + ResultDetail.of_record(result).model_dump_json().encode()
     for table in tables:
-        yield f',"{table.name}":['.encode()
-        separator = b""
-        async for rows in table.pages:
-            if rows:
-                yield separator + (await asyncio.to_thread(orjson.dumps, rows))[1:-1]
-                separator = b","
-        yield b"]"
+        yield f',"{table.name}":'.encode()
+        async for piece in json_of(table.pages):
+            yield piece
     yield b"}"
 
 
-async def _csv(table: _Table) -> AsyncIterator[bytes]:
-    yield csv_text([table.columns]).encode()
-    async for rows in table.pages:
-        lines = [[row[name] for name in table.columns] for row in rows]
-        yield (await asyncio.to_thread(csv_text, lines)).encode()
-
-
-async def _zip(tables: Sequence[_Table]) -> AsyncIterator[bytes]:
-    written = _Written()
-    # All requests wait while a page is deflated: better a larger file than a long wait.
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for table in tables:
-            with archive.open(f"{table.name}.csv", "w", force_zip64=True) as member:
-                async for piece in _csv(table):
-                    member.write(piece)  # no thread, which would go on where a request ends
-                    yield written.taken()
-    yield written.taken()
-
-
-class _Written:
-    """What an archive has written since it was last asked; it cannot seek, so nothing is kept."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, piece: bytes, /) -> int:
-        self._pieces.append(bytes(piece))
-        return len(piece)
-
-    def flush(self) -> None:
-        """Nothing waits here to be flushed."""
-
-    def close(self) -> None:
-        """Nothing here has to be closed."""
-
-    def taken(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+def _zip(tables: Sequence[Table]) -> AsyncIterator[bytes]:
+    return zip_of(Member(name=f"{table.name}.csv", content=csv_of(table)) for table in tables)
 
 
 def _file_name(result: ResultRecord) -> str:

@@ -6,16 +6,25 @@ the expiry, so that no part of it can be exchanged.
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlencode
+
+from pydantic import BaseModel, Field
 
 from api.errors import Forbidden
 
 # HEAD tells of a file what GET sends with it.
 _READING: Final = frozenset({"GET", "HEAD"})
 _DIGITS: Final = 12  # of seconds, which is beyond the dates that there are
+
+
+class LinkQuery(BaseModel):
+    """What a link carries; without it a request is refused like any other that nobody signed."""
+
+    expires: str = Field("", description="Seconds since 1970 until which the link works.")
+    signature: str = ""
 
 
 class SignedLinks:
@@ -31,11 +40,11 @@ class SignedLinks:
         return urlencode({"expires": expires, "signature": signature})
 
     def check(
-        self, method: str, path: str, query: Mapping[str, str], *, now: datetime | None = None
+        self, method: str, path: str, query: LinkQuery, *, now: datetime | None = None
     ) -> None:
         """Raise Forbidden unless the query was signed for this path and has not expired."""
-        expires, given = query.get("expires", ""), query.get("signature", "")
-        if method not in _READING or not self._has_signed(path, expires, given):
+        expires = query.expires
+        if method not in _READING or not self._has_signed(path, expires, query.signature):
             raise Forbidden("This link is not valid: copy all of it, or ask for a new one.")
         if int(expires) <= (now or datetime.now(UTC)).timestamp():
             raise Forbidden("This link has expired: ask for a new one.")
@@ -48,11 +57,6 @@ class SignedLinks:
             for key in self._keys
         ]
         return is_number and any(matches)
-
-
-def is_signed(query: Mapping[str, str]) -> bool:
-    """Whether a query claims to be a signed link's."""
-    return "signature" in query
 
 
 def _signature(key: bytes, path: str, expires: str) -> str:

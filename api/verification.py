@@ -22,8 +22,8 @@ from db.engine import Database
 from db.models import CertificateRecord
 from db.recordings import load_recording, told_decisions
 from db.repositories.certificates import PublishedCertificates
-from db.repositories.sessions import SessionRepository
 from db.repositories.results import ResultRepository
+from db.repositories.sessions import SessionRepository
 from trading.parity import Recording
 
 # A page that many look at is recomputed for all of them.

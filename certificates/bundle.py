@@ -217,8 +217,8 @@ async def _chained_files(material: Material, traced: Traced) -> _Pieces:
     async for page in material.decisions():
         traced.late_decisions += sum(each.record.late for each in page)
         traced.invalid_replies += sum(each.record.invalid_reply for each in page)
-        records = [each.record for each in page]
-        yield DECISIONS, await asyncio.to_thread(_record_lines, chain, records)
+        decided = [each.record for each in page]
+        yield DECISIONS, await asyncio.to_thread(_record_lines, chain, decided)
     traced.heads[DECISIONS] = chain.head()
     files: tuple[tuple[str, Sequence[Record]], ...] = (
         (SIGHTINGS, material.sightings),

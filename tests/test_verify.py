@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 from certificates.signing import PublicKey, SigningKey, new_seed
 from cli import app
 from local.data_directory import DataDirectory
-from tests.certificates.samples import KEY, archive_of, backtest, bundled, files_of
+from tests.certificates.samples import archive_of, backtest, bundled, files_of
+from tests.issuing import KEY
 
 BUNDLE = bundled(backtest())
 FILES = files_of(BUNDLE)

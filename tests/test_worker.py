@@ -22,6 +22,7 @@ from temporalio.service import RPCError
 
 from activities.backtest_candles import BacktestCandleActivities
 from activities.decisions import DecisionActivities
+from activities.exports import ExportActivities
 from activities.live_markets import LiveMarketActivities
 from activities.market_data import MarketDataActivities
 from activities.notifications import NotificationActivities
@@ -41,6 +42,7 @@ from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from worker import FernetKeyRing, build_workers, mailer_of
 from workflows.backtest import BacktestWorkflow
+from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import workflow_id
@@ -242,6 +244,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         ResultActivities,
         NotificationActivities,
         SummaryActivities,
+        ExportActivities,
     )
     defined = {
         name
@@ -255,13 +258,17 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
     ]
     assert sorted(registered) == sorted(defined)
     assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
-    assert {each.__name__ for each in background["activities"]} == {"follow_prices", "notify"}
+    assert {each.__name__ for each in background["activities"]} == {
+        *("follow_prices", "notify"),
+        *("write_export", "fail_export"),
+    }
     assert background["task_queue"] == background_queue(steps["task_queue"])
     assert decisions["task_queue"] == decision_queue(steps["task_queue"])
     assert steps["workflows"] == [
         BacktestWorkflow,
         ForwardTestWorkflow,
         PriceFeedWorkflow,
+        ExportWorkflow,
     ]
 
 

@@ -87,9 +87,24 @@ NOTICE = ActivityOptions(
     ),
 )
 
-# A test of 50,000 candles with as many decisions is read, folded and hashed in a quarter of a minute,
-# and as much again is written; half a million take minutes. A storage or a database that is away is
-# waited for for an hour; the user can then ask again. A dead worker is noticed by the heartbeat.
+# An account of a million decisions is written in a quarter of an hour, after those of two others in
+# the same worker. A storage or a database that is away is waited for for an hour; the user can then
+# ask again. A dead worker is noticed by the heartbeat.
+EXPORT = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=50),
+    heartbeat_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(hours=1),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=60),
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+)
+
+# A test of 50,000 candles with as many decisions is read, folded and hashed in a quarter of a
+# minute, and written in another; half a million take minutes. A storage or a database that is away
+# is waited for for an hour; the user can then ask again. A dead worker is noticed by the heartbeat.
 CERTIFICATE = ActivityOptions(
     start_to_close_timeout=timedelta(minutes=20),
     heartbeat_timeout=timedelta(seconds=10),

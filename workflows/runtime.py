@@ -38,6 +38,7 @@ from activities.failures import INTERNAL_FAILURE
 from activities.prices import Touch
 from workflows.backtest import BacktestWorkflow
 from workflows.certificate import CertificateParams, CertificateWorkflow
+from workflows.export import ExportParams, ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.payload_codec import AesGcmCodec
 from workflows.price_feed import FeedParams, PriceFeedWorkflow
@@ -105,6 +106,21 @@ class StartableSession(Protocol):
     def type(self) -> SessionType: ...
     @property
     def data_set_id(self) -> UUID | None: ...
+
+
+class StartableExport(Protocol):
+    """An export's row, as far as a start needs it."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def user_id(self) -> UUID: ...
+    @property
+    def format(self) -> str: ...
+
+
+def export_workflow_id(export_id: UUID) -> str:
+    return f"export-{export_id}"
 
 
 def workflow_id(session_id: UUID, type: SessionType = "backtest") -> str:
@@ -230,15 +246,7 @@ class Temporal:
 
     async def is_running(self, session_id: UUID, type: SessionType = "backtest") -> bool:
         """Whether Temporal has an open workflow for the session. Raises `TemporalUnreachable`."""
-        try:
-            async with _answered_within(CALL_TIMEOUT):
-                handle = self._handle(workflow_id(session_id, type))
-                description = await handle.describe(rpc_timeout=CALL_TIMEOUT)
-        except RPCError as e:
-            if e.status == _CLOSED_OR_UNKNOWN:
-                return False
-            raise TemporalUnreachable(e.status.name) from e
-        return description.status in _OPEN
+        return await self._is_open(workflow_id(session_id, type))
 
     async def start_again(self, session: StartableSession) -> None:
         """Start a session's workflow from its row. Raises `TemporalUnreachable`."""
@@ -281,6 +289,45 @@ class Temporal:
             if e.status != _CLOSED_OR_UNKNOWN:
                 raise TemporalUnreachable(e.status.name) from e
 
+    async def start_export(self, export: StartableExport) -> None:
+        """Start the workflow of an export whose row is committed; safe to repeat.
+
+        Raises `TemporalUnreachable`; the export is then started later, by reconciliation.
+        """
+        try:
+            async with _answered_within(CALL_TIMEOUT):
+                await self._client.start_workflow(
+                    ExportWorkflow.run,
+                    ExportParams(export_id=str(export.id), user_id=str(export.user_id)),
+                    id=export_workflow_id(export.id),
+                    task_queue=self._task_queue,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    search_attributes=_keywords({"AlphaUserId": str(export.user_id)}),
+                    static_summary=f"{export.format} of an account",
+                    priority=Priority(fairness_key=str(export.user_id)),
+                    rpc_timeout=CALL_TIMEOUT,
+                )
+        except RPCError as e:
+            raise TemporalUnreachable(e.status.name) from e
+
+    async def is_export_running(self, export_id: UUID) -> bool:
+        """Whether Temporal has an open workflow for the export. Raises `TemporalUnreachable`."""
+        return await self._is_open(export_workflow_id(export_id))
+
+    async def export_advanced(self, export_id: UUID, progress_pct: float) -> None:
+        """Tell an export's workflow how far it is; one that has ended needs no telling.
+
+        Raises `TemporalUnreachable`.
+        """
+        try:
+            async with _answered_within(CALL_TIMEOUT):
+                handle = self._client.get_workflow_handle(export_workflow_id(export_id))
+                await handle.signal(ExportWorkflow.advanced, progress_pct, rpc_timeout=CALL_TIMEOUT)
+        except RPCError as e:
+            if e.status != _CLOSED_OR_UNKNOWN:
+                raise TemporalUnreachable(e.status.name) from e
+
     async def certify(
         self, result_id: UUID, user_id: UUID, timeout: timedelta, *, includes_reasoning: bool
     ) -> Issued | None:
@@ -300,6 +347,7 @@ class Temporal:
                     task_queue=self._task_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    search_attributes=_keywords({"AlphaUserId": str(user_id)}),
                     static_summary=f"certificate of {result_id}",
                     priority=Priority(fairness_key=str(user_id)),
                     rpc_timeout=CALL_TIMEOUT,
@@ -333,6 +381,18 @@ class Temporal:
         except RPCError:
             return 0
         return len(answer.pollers)
+
+    async def _is_open(self, id: str) -> bool:
+        try:
+            async with _answered_within(CALL_TIMEOUT):
+                description = await self._client.get_workflow_handle(id).describe(
+                    rpc_timeout=CALL_TIMEOUT
+                )
+        except RPCError as e:
+            if e.status == _CLOSED_OR_UNKNOWN:
+                return False
+            raise TemporalUnreachable(e.status.name) from e
+        return description.status in _OPEN
 
     def _handle(self, id: str) -> WorkflowHandle[Any, SessionResult]:
         return self._client.get_workflow_handle(id, result_type=SessionResult)
@@ -388,14 +448,19 @@ def _params(start: SessionStart) -> SessionParams:
 
 
 def _search_attributes(start: SessionStart) -> TypedSearchAttributes:
-    values = {
-        "AlphaUserId": str(start.user_id),
-        "AlphaAgent": start.agent_name,
-        "AlphaAsset": start.asset,
-        "AlphaTimeframe": start.timeframe,
-        "AlphaMode": start.mode,
-        "AlphaStatus": "running",
-    }
+    return _keywords(
+        {
+            "AlphaUserId": str(start.user_id),
+            "AlphaAgent": start.agent_name,
+            "AlphaAsset": start.asset,
+            "AlphaTimeframe": start.timeframe,
+            "AlphaMode": start.mode,
+            "AlphaStatus": "running",
+        }
+    )
+
+
+def _keywords(values: Mapping[str, str]) -> TypedSearchAttributes:
     pairs: Sequence[SearchAttributePair[Any]] = [
         SearchAttributePair(SearchAttributeKey.for_keyword(name), value)
         for name, value in values.items()

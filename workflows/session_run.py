@@ -144,7 +144,7 @@ class SessionRun:
                 result_id=claim.finished_result_id,
             )
         except ActivityError as e:
-            if _failure_type(e) == SUPERSEDED:
+            if failure_type(e) == SUPERSEDED:
                 return SessionResult(session_id=self._params.session_id, status="superseded")
             if is_cancelled_exception(e):  # by an operator: reconciliation takes it up again
                 raise
@@ -332,14 +332,14 @@ class SessionRun:
                 session_id=self._params.session_id,
                 user_id=self._params.user_id,
                 epoch=self._claim.epoch if self._claim else None,
-                error_code=_failure_type(e) or "ActivityFailed",
-                message=_failure_message(e),
+                error_code=failure_type(e) or "ActivityFailed",
+                message=failure_message(e),
             ),
             summary="failure",
             **STEP,
         )
         workflow.upsert_search_attributes([STATUS.value_set("failed")])
-        raise ApplicationError(_failure_message(e), type=_failure_type(e)) from e
+        raise ApplicationError(failure_message(e), type=failure_type(e)) from e
 
     def _receive(self, kind: ControlKind, control: Control | None) -> None:
         control = control or Control()
@@ -420,11 +420,13 @@ def _application_error(e: BaseException) -> ApplicationError | None:
     return cause
 
 
-def _failure_type(e: ActivityError) -> str | None:
+def failure_type(e: ActivityError) -> str | None:
+    """What an activity failed with, in the vocabulary of `activities.failures`."""
     error = _application_error(e)
     return None if error is None else error.type
 
 
-def _failure_message(e: ActivityError) -> str:
+def failure_message(e: ActivityError) -> str:
+    """What an activity failed with, in words without secrets."""
     error = _application_error(e)
     return str(e) if error is None else error.message

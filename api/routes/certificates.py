@@ -67,7 +67,7 @@ async def issue_certificate(
     return CertificateAnswer.both(services.certificates.shown(found))
 
 
-@router.get("/verify/{code}", responses={404: {"model": UnknownCertificateBody}} | documented(503))
+@router.get("/verify/{code}", responses=documented(503) | {404: {"model": UnknownCertificateBody}})
 async def verify_certificate(services: InjectedServices, code: str) -> VerifiedCertificate:
     """Verify a certificate: signature, what is stored, and the outcome, computed once more.
 
@@ -82,9 +82,7 @@ async def verify_certificate(services: InjectedServices, code: str) -> VerifiedC
 @router.get(
     "/verify/{code}/bundle",
     response_class=StreamingResponse,
-    responses=_file("application/zip")
-    | {404: {"model": UnknownCertificateBody}}
-    | documented(503),
+    responses=_file("application/zip") | {404: {"model": UnknownCertificateBody}} | documented(503),
 )
 async def download_published_bundle(services: InjectedServices, code: str) -> StreamingResponse:
     """Download the bundle of a certificate that was published with the agent's own words."""

@@ -25,7 +25,7 @@ _PAGE = {"description": "The page.", "content": {"text/html": {}}}
 @router.get(
     "/verify/{code}",
     response_class=HTMLResponse,
-    responses={200: _PAGE, 404: _PAGE} | documented(503),
+    responses=documented(503) | {200: _PAGE, 404: _PAGE},
 )
 async def show_certificate(services: InjectedServices, code: str) -> HTMLResponse:
     """Show whether a certificate is genuine, to whoever has its code; it counts as a view."""

@@ -6,6 +6,7 @@ from db.models.candles import DataSet, DataSetRecord, StoredCandle, WatchCandle
 from db.models.certificates import Certificate, CertificateRecord, NewCertificate
 from db.models.columns import Base
 from db.models.decisions import Decision, DecisionRecord, ModelCall
+from db.models.exports import Export, ExportRecord, NewExport
 from db.models.idempotency import IdempotencyKey, IdempotencyRecord
 from db.models.inbox import (
     ActivityLog,
@@ -38,11 +39,14 @@ __all__ = [
     "DataSetRecord",
     "Decision",
     "DecisionRecord",
+    "Export",
+    "ExportRecord",
     "IdempotencyKey",
     "IdempotencyRecord",
     "ModelCall",
     "NewActivity",
     "NewCertificate",
+    "NewExport",
     "NewNotification",
     "NewResult",
     "NewSession",

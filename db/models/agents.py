@@ -82,6 +82,13 @@ class AgentVersionRecord(AgentVersionFields):
     created_at: datetime
 
 
+class AgentOnlyRecord(AgentFields):
+    """An agent as read, without the content of its versions."""
+
+    created_at: datetime
+    updated_at: datetime
+
+
 class AgentRecord(AgentFields):
     """An agent with the content of its current version."""
 

@@ -1,5 +1,6 @@
 """Certificates: their owners', and those that strangers ask for by code."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -14,6 +15,10 @@ from db.errors import CodeTaken
 from db.models import ResultRecord
 from db.models.certificates import Certificate, CertificateRecord, NewCertificate
 
+_NAMED = text("""
+    SELECT key FROM certificates, unnest(ARRAY[pdf_key, image_key, qr_key, bundle_key]) AS key
+    WHERE key = ANY (:keys)
+""")
 _BY_CODE = text("SELECT * FROM certificate_by_code(:code, :is_view)")
 
 # Of an agent that is gone, its name is left.
@@ -80,8 +85,20 @@ class PublishedCertificates:
         row = found.mappings().one_or_none()
         return None if row is None else CertificateRecord.model_validate(dict(row))
 
+
+class AllCertificates:
+    """Everybody's certificates, for the system alone."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def keys_among(self, keys: Sequence[str]) -> set[str]:
+        """Those of some keys of files that certificates name."""
+        found = await self._session.scalars(_NAMED, {"keys": list(keys)})
+        return set(found)
+
     async def revoke(self, code: str, reason: str, *, at: datetime) -> CertificateRecord | None:
-        """Withdraw a certificate, once: the first reason stays. For the system alone."""
+        """Withdraw the certificate of a code, once: the first reason stays."""
         await self._session.execute(
             update(Certificate)
             .where(
@@ -89,7 +106,7 @@ class PublishedCertificates:
             )
             .values(revoked_at=at, revoked_reason=reason)
         )
-        return await self.find(code)
+        return await PublishedCertificates(self._session).find(code)
 
 
 def _record(found: Certificate) -> CertificateRecord:

@@ -19,6 +19,7 @@ from obstore.exceptions import (
     UnknownConfigurationKeyError,
 )
 from obstore.store import LocalStore, S3Store
+from obstore.store import ObjectStore as AnyStore
 
 from integrations.errors import (
     AuthenticationFailed,
@@ -94,7 +95,7 @@ class ObjectWriter:
 class ObjectStore:
     """One folder or bucket. Keys are letters, digits and `_-.`, in parts divided by `/`."""
 
-    def __init__(self, store: LocalStore | S3Store, folder: Path | None = None) -> None:
+    def __init__(self, store: AnyStore, folder: Path | None = None) -> None:
         self._store = store
         self._folder = folder
 

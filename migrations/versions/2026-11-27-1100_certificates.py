@@ -6,7 +6,7 @@ from alembic import op
 from migrations.security import own, protect, published
 
 revision: str = "2026_11_27_1100"
-down_revision: str | None = "2026_11_23_0900"
+down_revision: str | None = "2026_11_27_1000"
 branch_labels: str | None = None
 depends_on: str | None = None
 

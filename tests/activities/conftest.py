@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from db.engine import Database
 from integrations.exchanges.exchange_market import open_market
 from integrations.exchanges.market import Market
+from integrations.storage.objects import open_store
 from local.simulators import exchange_server
 from local.simulators.exchange_clock import ExchangeClock
 from local.simulators.openrouter import create_app
@@ -45,7 +46,10 @@ async def listener(redis_url: str) -> AsyncIterator[Listener]:
 
 @pytest.fixture(scope="session")
 async def laboratory(
-    database: Database, redis_url: str, openrouter_url: str
+    database: Database,
+    redis_url: str,
+    openrouter_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Laboratory]:
     async with httpx.AsyncClient() as http, Redis.from_url(redis_url) as redis:
         laboratory = Laboratory(
@@ -55,6 +59,7 @@ async def laboratory(
             task_queue="none",
             openrouter_url=openrouter_url,
             http=http,
+            storage=open_store(str(tmp_path_factory.mktemp("storage"))),
         )
         await laboratory.sign_up()
         yield laboratory

@@ -69,6 +69,8 @@ class Machine:
                 OpenRouterClient(http, laboratory.openrouter_url),
                 FernetKeyRing((laboratory.fernet_key,)),
                 LiveCandles(self.database, self.market, "simulated"),
+                storage=laboratory.storage,
+                issuer=laboratory.issuer,
             ),
         )
         self.processes.append(process)

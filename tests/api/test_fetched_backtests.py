@@ -60,9 +60,9 @@ async def workers(sourced: ApiSettings) -> AsyncIterator[None]:
     shared = sourced.model_dump(include=set(WorkerSettings.model_fields))
     settings = load(WorkerSettings, **shared, _env_file=None)
     async with AsyncExitStack() as stack:
-        client, _, activities = await stack.enter_async_context(opened(settings))
+        given = await stack.enter_async_context(opened(settings))
         queue, grace = settings.temporal_task_queue, timedelta(seconds=1)
-        for worker in build_workers(client, queue, activities, grace=grace):
+        for worker in build_workers(given.client, queue, given.activities, grace=grace):
             await stack.enter_async_context(worker)
         yield
 

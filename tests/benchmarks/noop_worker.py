@@ -26,13 +26,13 @@ async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    async with worker.opened(settings) as (client, _, activities), AsyncExitStack() as stack:
+    async with worker.opened(settings) as given, AsyncExitStack() as stack:
         # Made by our own function, so that pollers, slots and limits cannot come to differ.
         with patch.object(worker, "Worker", _noop_worker):
             workers = worker.build_workers(
-                client,
+                given.client,
                 settings.temporal_task_queue,
-                activities,
+                given.activities,
                 max_activities=settings.worker_max_activities,
                 max_decisions=settings.worker_max_decisions,
             )

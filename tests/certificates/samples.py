@@ -16,7 +16,8 @@ from certificates.records import (
     sighting_records,
     trade_records,
 )
-from certificates.signing import SigningKey, new_seed
+from certificates.signing import SigningKey
+from tests.issuing import KEY
 from tests.trading.scenarios import HOUR, make_rules
 from tests.trading.test_parity import recorded
 from trading.candles import Candle, CandleSeries, Timeframe
@@ -27,7 +28,6 @@ from trading.parity import Recording
 from trading.rules import Mode
 from trading.simulation import Sighting
 
-KEY = SigningKey.from_seed(new_seed())
 ISSUED = datetime(2026, 11, 27, 12, 30, tzinfo=UTC)
 START = 1_700_006_400_000  # a midnight
 PAGE = 7

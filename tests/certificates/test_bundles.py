@@ -10,7 +10,6 @@ from certificates.bundle import SignedDocument, TraceChanged, bundle
 from certificates.signing import SigningKey, new_seed
 from certificates.verification import Verification, verify_bundle
 from tests.certificates.samples import (
-    KEY,
     backtest,
     bundled,
     composed,
@@ -21,6 +20,7 @@ from tests.certificates.samples import (
     material_of,
     paged,
 )
+from tests.issuing import KEY
 from tests.trading.scenarios import Scenario, scenarios
 from tests.trading.test_parity import recorded
 from trading.decisions import Action

@@ -8,7 +8,8 @@ import pytest
 
 from certificates.canonical import Document, NotCanonical, canonical_json
 from certificates.signing import InvalidKey, PublicKey, SigningKey, new_seed
-from tests.certificates.samples import KEY, backtest, composed
+from tests.certificates.samples import backtest, composed
+from tests.issuing import KEY
 
 DOCUMENT = asyncio.run(composed(backtest()))
 

@@ -13,7 +13,8 @@ import pytest
 
 from certificates.bundle_reading import MAX_MEMBER_BYTES, BundleRefused
 from certificates.verification import Verification, verify_bundle
-from tests.certificates.samples import KEY, archive_of, backtest, bundled, files_of
+from tests.certificates.samples import archive_of, backtest, bundled, files_of
+from tests.issuing import KEY
 
 BUNDLE = bundled(backtest())
 FILES = files_of(BUNDLE)

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from tests.certificates.samples import KEY, backtest, bundled, forward_test
+from tests.certificates.samples import backtest, bundled, forward_test
+from tests.issuing import KEY
 
 BUNDLES = {"backtest": bundled(backtest()), "forward": bundled(forward_test())}
 

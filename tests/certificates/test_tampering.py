@@ -13,13 +13,13 @@ from certificates.chain import Chain
 from certificates.problems import Problem
 from certificates.verification import Verification, verify_bundle
 from tests.certificates.samples import (
-    KEY,
     archive_of,
     backtest,
     bundled,
     files_of,
     forward_test,
 )
+from tests.issuing import KEY
 
 FILES = {
     "backtest": files_of(bundled(backtest(), includes_reasoning=True)),

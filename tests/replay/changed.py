@@ -4,7 +4,9 @@ from temporalio import workflow
 from typing_extensions import override
 
 with workflow.unsafe.imports_passed_through():
+    from activities.exports import ExportResult
     from workflows.backtest import BacktestWorkflow
+    from workflows.export import ExportParams, ExportWorkflow
     from workflows.forward_test import ForwardTestWorkflow
     from workflows.price_feed import FeedParams, PriceFeedWorkflow
     from workflows.session_run import SessionParams, SessionResult
@@ -47,3 +49,16 @@ class ChangedPriceFeedWorkflow(PriceFeedWorkflow):
     async def run(self, params: FeedParams) -> None:
         await workflow.sleep(1)
         await super().run(params)
+
+
+@workflow.defn(name="export")
+class ChangedExportWorkflow(ExportWorkflow):
+    @workflow.init
+    def __init__(self, params: ExportParams) -> None:
+        super().__init__(params)
+
+    @override
+    @workflow.run
+    async def run(self, params: ExportParams) -> ExportResult:
+        await workflow.sleep(1)
+        return await super().run(params)

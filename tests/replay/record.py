@@ -20,7 +20,7 @@ import httpx
 from redis.asyncio import Redis
 from temporalio.client import Client
 
-from activities import decisions, price_feeds
+from activities import decisions, exports, price_feeds
 from db.engine import Database
 from integrations.exchanges.exchange_market import open_market
 from local.servers import PostgresServer, RedisServer, TemporalServer
@@ -29,11 +29,13 @@ from local.simulators.exchange_clock import ExchangeClock
 from local.simulators.openrouter import create_app
 from migrations.namespace import upgrade_namespace
 from migrations.run import upgrade
+from tests.activities.accounts import add_export, furnish
+from tests.db.accounts import Account
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from trading.candles import Timeframe
 from workflows.policies import PLAYBACK_DELAY
-from workflows.runtime import data_converter, workflow_id
+from workflows.runtime import data_converter, export_workflow_id, workflow_id
 
 HISTORIES = Path(__file__).parent / "histories"
 NAMESPACE = "alphalab"
@@ -132,6 +134,16 @@ async def touched(laboratory: Laboratory) -> UUID:
     return session_id
 
 
+async def exported(laboratory: Laboratory) -> UUID:
+    """An account in a file, with all that is told on the way."""
+    account = Account(id=laboratory.user_id, database=laboratory.database)
+    await furnish(account)
+    export = await add_export(account)
+    await laboratory.temporal.start_export(export)
+    await laboratory.client.get_workflow_handle(export_workflow_id(export.id)).result()
+    return export.id
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     each.__name__: each for each in (plain, controlled, stopped, troubled, failed, fetched)
 }
@@ -190,6 +202,8 @@ async def record(stage: Stage) -> None:
         feed = "prices-exchange:recorded-BTC/USDT"
         await laboratory.client.get_workflow_handle(feed).result()
         await keep("priced", laboratory.client, feed)
+        export_id = await exported(laboratory)
+        await keep("exported", laboratory.client, export_workflow_id(export_id))
     few = {"limit.historyCount.suggestContinueAsNew": FEW_EVENTS}
     async with stage.laboratory("forgetful-temporal", **few) as laboratory:
         name = workflow_id(await continued(laboratory))
@@ -217,6 +231,7 @@ def without_machine(value: Any) -> Any:
 async def main() -> None:
     decisions.CANCELLATION_GRACE_S = 0.2
     price_feeds.LINGER_S = 1.0
+    exports.PROGRESS_INTERVAL_S = 0.0
     PLAYBACK_DELAY["slow"] = timedelta(seconds=5)
     HISTORIES.mkdir(exist_ok=True)
     clock = ExchangeClock(speed=Timeframe.HOUR_1.milliseconds / 2_000)

@@ -19,14 +19,18 @@ from temporalio.worker import Replayer, Worker
 
 from db.engine import Database
 from integrations.openrouter.client import OpenRouterClient
+from tests.issuing import ISSUER
+from tests.memory_storage import memory_storage
 from tests.replay.changed import (
     ChangedBacktestWorkflow,
+    ChangedExportWorkflow,
     ChangedForwardTestWorkflow,
     ChangedPriceFeedWorkflow,
 )
 from tests.workflows.histories import payloads_of
 from worker import FernetKeyRing, build_activities, build_workers
 from workflows.backtest import BacktestWorkflow
+from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import data_converter
@@ -42,6 +46,7 @@ CONTAINED = {
     "fetched": {"WORKFLOW_EXECUTION_COMPLETED"},
     "followed": {"TIMER_FIRED", "WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "touched": {"MARKER_RECORDED", "TIMER_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
+    "exported": {"WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "priced": {"WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "continued-first-run": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW"},
     "continued-last-run": {"WORKFLOW_EXECUTION_COMPLETED"},
@@ -67,20 +72,25 @@ async def workers(temporal_client: Client) -> list[Worker]:
     database = Database.connect("postgresql://nobody@localhost/nothing")
     openrouter = OpenRouterClient(httpx.AsyncClient(), "http://localhost")
     keys = FernetKeyRing((Fernet.generate_key().decode(),))
-    activities = build_activities(database, Redis(), openrouter, keys)
+    activities = build_activities(
+        database, Redis(), openrouter, keys, storage=memory_storage(), issuer=ISSUER
+    )
     return build_workers(temporal_client, "never-started", activities)
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_recorded_histories_replay(path: Path):
-    now = replayer(BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow)
+    now = replayer(BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow, ExportWorkflow)
     await now.replay_workflow(history(path))
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_a_change_that_breaks_running_tests_is_noticed(path: Path):
     changed = replayer(
-        ChangedBacktestWorkflow, ChangedForwardTestWorkflow, ChangedPriceFeedWorkflow
+        ChangedBacktestWorkflow,
+        ChangedForwardTestWorkflow,
+        ChangedPriceFeedWorkflow,
+        ChangedExportWorkflow,
     )
     with pytest.raises(workflow.NondeterminismError):
         await changed.replay_workflow(history(path))

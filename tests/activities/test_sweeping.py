@@ -1,0 +1,209 @@
+"""A sweep deletes what has expired and what nobody names, and nothing else; it may die anywhere."""
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from activities.sweeping import _ADVISORY_LOCK, UNNAMED_FOR, Sweeper, Swept
+from db.engine import Database
+from db.models import ExportRecord
+from db.repositories.exports import AllExportsRepository, ExportRepository
+from integrations.errors import TemporarilyUnavailable
+from integrations.storage.objects import ObjectStore, open_store
+from tests.activities.accounts import add_export, keys_of, row_of
+from tests.db.accounts import Account, new_account
+
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(hours=25)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "storage"
+
+
+@pytest.fixture
+def storage(folder: Path) -> ObjectStore:
+    return open_store(str(folder))
+
+
+@pytest.fixture
+async def account(database: Database) -> Account:
+    return await new_account(database)
+
+
+@pytest.fixture
+def sweeper(database: Database, storage: ObjectStore) -> Sweeper:
+    return Sweeper(database, storage)
+
+
+async def ready(account: Account, storage: ObjectStore) -> ExportRecord:
+    export = await add_export(account)
+    await storage.put(str(export.object_key), b"a file")
+    async with account.database.for_user(account.id) as session:
+        exports = ExportRepository(session)
+        await exports.finish(export.id, size_bytes=6, lifetime=timedelta(hours=24))
+    return export
+
+
+async def failed(account: Account, storage: ObjectStore) -> ExportRecord:
+    """One whose file was written, and whose row could not be."""
+    export = await add_export(account)
+    await storage.put(str(export.object_key), b"a file")
+    async with account.database.for_user(account.id) as session:
+        await ExportRepository(session).fail(export.id, "It did not work.")
+    return export
+
+
+def age(folder: Path, key: str, by: timedelta) -> None:
+    then = NOW.timestamp() - by.total_seconds()
+    os.utime(folder / key, (then, then))
+
+
+async def test_an_export_is_kept_for_its_time_and_then_cleared_away(
+    sweeper: Sweeper, storage: ObjectStore, account: Account
+):
+    export = await ready(account, storage)
+
+    await sweeper.run_once(now=NOW)
+    kept = await row_of(account, export.id)
+    assert (kept.status, await keys_of(storage, account)) == ("ready", [export.object_key])
+
+    await sweeper.run_once(now=LATER)
+    swept = await row_of(account, export.id)
+    assert (swept.status, swept.object_key, swept.size_bytes) == ("expired", None, 6)
+    assert await keys_of(storage, account) == []
+
+
+async def test_the_file_of_a_failed_export_goes(
+    sweeper: Sweeper, storage: ObjectStore, account: Account
+):
+    export = await failed(account, storage)
+
+    await sweeper.run_once(now=NOW)
+
+    swept = await row_of(account, export.id)
+    assert (swept.status, swept.object_key) == ("failed", None)
+    assert await keys_of(storage, account) == []
+
+
+async def test_what_no_row_names_goes_after_a_day_and_what_one_names_stays(
+    sweeper: Sweeper, storage: ObjectStore, account: Account, folder: Path
+):
+    under_way = await add_export(account)
+    old, young = f"exports/{account.id}/old.zip", f"exports/{account.id}/young.zip"
+    for key in (str(under_way.object_key), old, young, "certificates/x.pdf"):
+        await storage.put(key, b"a file")
+        age(folder, key, UNNAMED_FOR + timedelta(minutes=1))
+    age(folder, young, UNNAMED_FOR - timedelta(minutes=1))
+    half = folder / f"{under_way.object_key}#1"
+    half.write_bytes(b"half a file")
+    age(folder, f"{under_way.object_key}#1", UNNAMED_FOR + timedelta(minutes=1))
+
+    swept = await sweeper.run_once(now=NOW)
+
+    assert (swept.unnamed, swept.unfinished) == (1, 1)
+    assert not half.exists()
+    assert set(await keys_of(storage, account)) == {under_way.object_key, young}
+    assert [each.key async for each in storage.list("certificates/")] == ["certificates/x.pdf"]
+    assert await sweeper.run_once(now=NOW) == Swept()
+
+
+async def test_each_kind_of_file_has_its_own_rows(
+    database: Database, storage: ObjectStore, folder: Path
+):
+    for key in ("certificates/kept.pdf", "certificates/lost.pdf"):
+        await storage.put(key, b"a file")
+        age(folder, key, 2 * UNNAMED_FOR)
+
+    async def named(_: Any, keys: Any) -> set[str]:
+        return {"certificates/kept.pdf"} & {*keys}
+
+    await Sweeper(database, storage, {"certificates/": named}).run_once(now=NOW)
+
+    left = [each.key async for each in storage.list("certificates/")]
+    assert left == ["certificates/kept.pdf"]
+
+
+class Dying(ObjectStore):
+    """A storage whose process dies before or after a file is deleted."""
+
+    def __init__(self, storage: ObjectStore, *, is_late: bool) -> None:
+        super().__init__(storage._store, storage._folder)
+        self._is_late = is_late
+
+    async def delete(self, key: str) -> None:  # type: ignore[explicit-override]
+        if self._is_late:
+            await super().delete(key)
+        raise TemporarilyUnavailable("dead")
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_sweep_that_dies_is_finished_by_the_next(
+    sweeper: Sweeper, database: Database, storage: ObjectStore, account: Account, is_late: bool
+):
+    export = await ready(account, storage)
+
+    with pytest.raises(TemporarilyUnavailable):
+        await Sweeper(database, Dying(storage, is_late=is_late)).run_once(now=LATER)
+
+    half_swept = await row_of(account, export.id)
+    assert (half_swept.status, half_swept.object_key) == ("expired", export.object_key)
+    await sweeper.run_once(now=LATER)
+    assert (await row_of(account, export.id)).object_key is None
+    assert await keys_of(storage, account) == []
+
+
+async def test_the_files_of_a_deleted_user_go(
+    sweeper: Sweeper, storage: ObjectStore, account: Account, folder: Path
+):
+    export = await ready(account, storage)
+    age(folder, str(export.object_key), 2 * UNNAMED_FOR)
+    async with account.database.as_system() as session:
+        await session.execute(text("DELETE FROM users WHERE id = :id"), {"id": account.id})
+
+    await sweeper.run_once(now=NOW)
+
+    assert await keys_of(storage, account) == []
+
+
+async def test_one_sweeps_at_a_time(
+    sweeper: Sweeper, database: Database, storage: ObjectStore, account: Account
+):
+    export = await ready(account, storage)
+    async with database.as_system() as session:
+        lock = text("SELECT pg_advisory_xact_lock(:key)")
+        await session.execute(lock, {"key": _ADVISORY_LOCK})
+
+        assert await sweeper.run_once(now=LATER) == Swept()
+
+    assert (await row_of(account, export.id)).status == "ready"
+
+
+async def test_a_storage_that_is_away_stops_no_later_sweep(
+    database: Database, storage: ObjectStore, account: Account, monkeypatch: pytest.MonkeyPatch
+):
+    tried = asyncio.Event()
+    sweeper = Sweeper(database, storage)
+
+    async def fail_once(*_: Any, **__: Any) -> Swept:
+        monkeypatch.undo()
+        raise TemporarilyUnavailable("away")
+
+    async def note(*_: Any, **__: Any) -> set[str]:
+        tried.set()
+        return set()
+
+    monkeypatch.setattr(AllExportsRepository, "to_clear", fail_once)
+    sweeper._named = {"exports/": note}
+    sweeping = asyncio.create_task(sweeper.run_every(0.01))
+    try:
+        async with asyncio.timeout(10):
+            await tried.wait()
+    finally:
+        sweeping.cancel()
