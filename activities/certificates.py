@@ -157,11 +157,11 @@ class CertificateActivities:
             user_id, result_id = UUID(input.user_id), UUID(input.result_id)
             async with self._database.for_user(user_id) as session:
                 found = await CertificateRepository(session).of_result(result_id)
-                if found is not None:
-                    return Composed(
-                        result_id=input.result_id, user_id=input.user_id, issued=_issued(found)
-                    )
-                test = await _load(session, result_id)
+            if found is not None:
+                return Composed(
+                    result_id=input.result_id, user_id=input.user_id, issued=_issued(found)
+                )
+            test = await self._test(user_id, result_id)
             document = await self._document(test, includes_reasoning=input.includes_reasoning)
             signed = SignedDocument.sign(document, self._issuer.key)
             return Composed(
@@ -177,9 +177,7 @@ class CertificateActivities:
     async def write_certificate(self, input: Composed) -> None:
         """Store the files; a second attempt stores the same once more."""
         with activity_failures(), storage_failures(), heartbeating():
-            user_id = UUID(input.user_id)
-            async with self._database.for_user(user_id) as session:
-                test = await _load(session, UUID(input.result_id))
+            test = await self._test(UUID(input.user_id), UUID(input.result_id))
             document = Document.from_bytes(input.document.encode())
             keys = _keys_of(input.result_id, document)
             face = self._face(document, input.canonical_sha256, test.result)
@@ -203,6 +201,14 @@ class CertificateActivities:
                 stored = await CertificateRepository(session).of_result(result.id)
             assert stored is not None  # noqa: S101 - it is there, or was there before
             return _issued(stored)
+
+    async def _test(self, user_id: UUID, result_id: UUID) -> _Test:
+        async def loaded() -> _Test:
+            async with self._database.for_user(user_id) as session:
+                return await _load(session, result_id)
+
+        # A cancellation leaves it running, so that no connection is torn out of a COPY's middle.
+        return await asyncio.shield(loaded())
 
     async def _document(self, test: _Test, *, includes_reasoning: bool) -> Document:
         parity = await asyncio.to_thread(check_parity, test.recording)
