@@ -20,6 +20,7 @@ from local.data_directory import (
     DEFAULT_DATA_DIR,
     DataDirectory,
     ForeignIssuer,
+    NoSuchCertificate,
     NothingToVerifyWith,
     StackNotRunning,
     StackRunning,
@@ -42,6 +43,7 @@ EXPECTED_ERRORS = (
     DemoFailed,
     ForeignIssuer,
     InvalidKey,
+    NoSuchCertificate,
     NothingToCompare,
     NothingToVerifyWith,
     ServerNotStarted,
@@ -60,6 +62,8 @@ app = typer.Typer(
 )
 candles_app = typer.Typer(help="Historical candles.", no_args_is_help=True)
 app.add_typer(candles_app, name="candles")
+certificates_app = typer.Typer(help="Certificates that were issued.", no_args_is_help=True)
+app.add_typer(certificates_app, name="certificates")
 keys_app = typer.Typer(help="The users' API keys, and those of certificates.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
@@ -258,6 +262,33 @@ def import_file(
             f"{result.gaps:,} missing between them, source {result.source}"
         )
         output.print(f"fingerprint {result.fingerprint}")
+
+
+@certificates_app.command("revoke")
+def revoke_certificate(
+    code: Annotated[str, typer.Argument(help="Such as ALX-2026-1127-K7M3Q.")],
+    reason: Annotated[str, typer.Option(help="A sentence that everybody is shown.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Withdraw a certificate for good: whoever verifies it is told so, and why."""
+    from db.engine import Database  # noqa: PLC0415  (slow to import)
+    from db.models import CertificateRecord  # noqa: PLC0415
+    from local.certificates import revoke  # noqa: PLC0415
+
+    async def revoked(settings: dict[str, str]) -> CertificateRecord:
+        database = Database.connect(
+            settings["DATABASE_URL"], system_url=settings.get("DATABASE_SYSTEM_URL"), pool_size=1
+        )
+        try:
+            return await revoke(database, code, reason)
+        finally:
+            await database.dispose()
+
+    with explained_errors():
+        found = run(revoked(database_settings(DataDirectory(data_dir))))
+    output.print(
+        Text(f"{found.verification_code} of {found.agent_name} is revoked: {found.revoked_reason}")
+    )
 
 
 @keys_app.command("new-certificate-key")

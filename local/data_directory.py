@@ -34,6 +34,10 @@ class NothingToVerifyWith(ValueError):
     """There is no public key to verify a certificate with, in a sentence."""
 
 
+class NoSuchCertificate(LookupError):
+    """Nobody was given a certificate with this code."""
+
+
 class ProcessRecord(BaseModel):
     """A process, told apart from a later one with the same number by its time of creation."""
 

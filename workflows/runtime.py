@@ -355,7 +355,9 @@ class Temporal:
         except RPCError as e:
             raise TemporalUnreachable(e.status.name) from e
         try:
-            return await handle.result(rpc_timeout=timeout)
+            # A limit of one call alone would not do: a result is asked for again and again.
+            async with _answered_within(timeout):
+                return await handle.result(rpc_timeout=timeout)
         except RPCError:
             return None
         except WorkflowFailureError as e:

@@ -382,12 +382,14 @@ async def walk_certificates(walker: Walker) -> None:
     if "POST /api/certificates" in NOT_YET:
         return
     profitable = await walker.call("GET /api/results", params={"result": "profitable"})
-    body = {"result_id": profitable["results"][0]["id"]}
+    body = {"result_id": profitable["results"][0]["id"], "include_reasoning_trace": True}
     certificate = await walker.call("POST /api/certificates", json=body)
-    for call in ("GET /api/certificates/{}", *_files("pdf", "image")):
+    for call in ("GET /api/certificates/{}", *_files("pdf", "image", "qr", "bundle")):
         await walker.call(call, certificate["id"])
-    for call in ("GET /api/certificates/verify/{}", "GET /verify/{}"):
-        await walker.call(call, certificate["verification_code"])
+    code = certificate["verification_code"]
+    published = "GET /api/certificates/verify/{}"
+    for call in (published, f"{published}/bundle", "GET /verify/{}"):
+        await walker.call(call, code)
     await walker.call("GET /.well-known/alphalab-certificate-key")
 
 
