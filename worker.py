@@ -56,7 +56,7 @@ from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import Temporal, connect
-from workflows.session_run import background_queue, decision_queue
+from workflows.session_run import background_queue, decision_queue, export_queue
 
 # A cancelled model call is seen by its activity within this time.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
@@ -66,6 +66,8 @@ STICKY_TIMEOUT = timedelta(seconds=5)
 MAX_CACHED_WORKFLOWS = 2_000
 # Feeds and letters wait for others nearly all the time.
 MAX_BACKGROUND_ACTIVITIES = 500
+# Each keeps a core busy and has a few pages of rows in memory; the others wait in Temporal's queue.
+MAX_EXPORTS = 2
 RECONCILE_INTERVAL_S = 60.0
 SWEEP_INTERVAL_S = 3_600.0
 # Redis that hangs holds up a step no longer than this; events are in the database anyway.
@@ -163,7 +165,7 @@ def build_workers(
     grace: timedelta = timedelta(seconds=20),
     deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
-    """One worker for workflows and their steps, one for model calls, one for what may take long.
+    """One worker for workflows and their steps, one for model calls, two for what may take long.
 
     With a `deployment` Temporal gives them only what belongs to their version of the code.
     """
@@ -191,6 +193,7 @@ def build_workers(
             activities.results.finish,
             activities.results.fail,
             activities.summaries.look_at_day,
+            activities.exports.fail_export,
         ],
         max_concurrent_activities=max_activities,
         max_cached_workflows=MAX_CACHED_WORKFLOWS,
@@ -209,16 +212,13 @@ def build_workers(
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         deployment_config=deployment,
     )
-    # A feed holds a slot for an hour, a mail server or a large export for minutes: no candle waits
-    # for them.
+    # A feed holds a slot for an hour and a mail server for minutes: no candle waits for them.
     background = Worker(
         client,
         task_queue=background_queue(task_queue),
         activities=[
             activities.price_feeds.follow_prices,
             activities.notifications.notify,
-            activities.exports.write_export,
-            activities.exports.fail_export,
             activities.certificates.compose_certificate,
             activities.certificates.write_certificate,
             activities.certificates.record_certificate,
@@ -228,7 +228,17 @@ def build_workers(
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         deployment_config=deployment,
     )
-    return [steps, decisions, background]
+    exports = Worker(
+        client,
+        task_queue=export_queue(task_queue),
+        activities=[activities.exports.write_export],
+        max_concurrent_activities=MAX_EXPORTS,
+        max_concurrent_activity_task_polls=MAX_EXPORTS,
+        graceful_shutdown_timeout=grace,
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        deployment_config=deployment,
+    )
+    return [steps, decisions, background, exports]
 
 
 def deployment_of(settings: WorkerSettings) -> WorkerDeploymentConfig | None:

@@ -60,6 +60,8 @@ from trading.rules import Mode
 # Without what looks like something else: 0 and O, 1, I and L, 5 and S, 8 and B, 2 and Z.
 CODE_LETTERS = "ACDEFGHJKMNPQRTUVWXY34679"
 _CODE_LENGTH = 5
+# A long test takes a core for a quarter of a minute, and all its candles and decisions in memory.
+AT_ONCE = 2
 # A result's columns hold six decimals of a percentage.
 _ROUNDING = 2e-6
 
@@ -149,40 +151,21 @@ class CertificateActivities:
         self._database = database
         self._storage = storage
         self._issuer = issuer
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     @activity.defn
     async def compose_certificate(self, input: ComposeInput) -> Composed:
         """Recompute the test and sign what came of it; the code is drawn here."""
         with activity_failures(), heartbeating():
-            user_id, result_id = UUID(input.user_id), UUID(input.result_id)
-            async with self._database.for_user(user_id) as session:
-                found = await CertificateRepository(session).of_result(result_id)
-            if found is not None:
-                return Composed(
-                    result_id=input.result_id, user_id=input.user_id, issued=_issued(found)
-                )
-            test = await self._test(user_id, result_id)
-            document = await self._document(test, includes_reasoning=input.includes_reasoning)
-            signed = SignedDocument.sign(document, self._issuer.key)
-            return Composed(
-                result_id=input.result_id,
-                user_id=input.user_id,
-                document=signed.text.decode(),
-                signature=signed.signature,
-                canonical_sha256=signed.canonical_sha256,
-                public_key_id=signed.public_key_id,
-            )
+            async with self._turns:
+                return await self._compose(input)
 
     @activity.defn
     async def write_certificate(self, input: Composed) -> None:
         """Store the files; a second attempt stores the same once more."""
         with activity_failures(), storage_failures(), heartbeating():
-            test = await self._test(UUID(input.user_id), UUID(input.result_id))
-            document = Document.from_bytes(input.document.encode())
-            keys = _keys_of(input.result_id, document)
-            face = self._face(document, input.canonical_sha256, test.result)
-            await self._draw(face, keys)
-            await self._bundle(input.signed, self._material(test), keys)
+            async with self._turns:
+                await self._write(input)
 
     @activity.defn
     async def record_certificate(self, input: Composed) -> Issued:
@@ -201,6 +184,32 @@ class CertificateActivities:
                 stored = await CertificateRepository(session).of_result(result.id)
             assert stored is not None  # noqa: S101 - it is there, or was there before
             return _issued(stored)
+
+    async def _compose(self, input: ComposeInput) -> Composed:
+        user_id, result_id = UUID(input.user_id), UUID(input.result_id)
+        async with self._database.for_user(user_id) as session:
+            found = await CertificateRepository(session).of_result(result_id)
+        if found is not None:
+            return Composed(result_id=input.result_id, user_id=input.user_id, issued=_issued(found))
+        test = await self._test(user_id, result_id)
+        document = await self._document(test, includes_reasoning=input.includes_reasoning)
+        signed = SignedDocument.sign(document, self._issuer.key)
+        return Composed(
+            result_id=input.result_id,
+            user_id=input.user_id,
+            document=signed.text.decode(),
+            signature=signed.signature,
+            canonical_sha256=signed.canonical_sha256,
+            public_key_id=signed.public_key_id,
+        )
+
+    async def _write(self, input: Composed) -> None:
+        test = await self._test(UUID(input.user_id), UUID(input.result_id))
+        document = Document.from_bytes(input.document.encode())
+        keys = _keys_of(input.result_id, document)
+        face = self._face(document, input.canonical_sha256, test.result)
+        await self._draw(face, keys)
+        await self._bundle(input.signed, self._material(test), keys)
 
     async def _test(self, user_id: UUID, result_id: UUID) -> _Test:
         async def loaded() -> _Test:

@@ -1,6 +1,5 @@
 """Writes what an account holds into one file of the storage: all of it, once, or none."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from integrations.archives import Member, Table, csv_of, json_of, zip_of
 from integrations.storage.objects import ObjectStore
 
 LIFETIME = timedelta(hours=24)
-# Each keeps a core busy and has a few pages of rows in memory.
-AT_ONCE = 2
 PROGRESS_INTERVAL_S = 1.0
 # A signal is an event of the workflow's history: ten of them show that it moves.
 _SIGNALLED_PCT = 10.0
@@ -73,13 +70,12 @@ class NobodyWatches:
 
 
 class ExportActivities:
-    """Makes files of accounts, a few at a time."""
+    """Makes files of accounts."""
 
     def __init__(self, database: Database, storage: ObjectStore, watchers: ExportWatchers) -> None:
         self._database = database
         self._storage = storage
         self._watchers = watchers
-        self._turns = asyncio.Semaphore(AT_ONCE)
 
     @activity.defn
     async def write_export(self, input: ExportInput) -> ExportResult:
@@ -91,8 +87,7 @@ class ExportActivities:
         with activity_failures(), storage_failures(), heartbeating():
             export = await self._found(input)
             if export.status == "processing":
-                async with self._turns:
-                    await self._write(export)
+                await self._write(export)
                 export = await self._found(input)
         return ExportResult(status=export.status, size_bytes=export.size_bytes)
 

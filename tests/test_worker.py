@@ -46,7 +46,7 @@ from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import workflow_id
-from workflows.session_run import background_queue, decision_queue
+from workflows.session_run import background_queue, decision_queue, export_queue
 
 ROOT = Path(__file__).parents[1]
 FLIP = Plan(candles=14, model="simulated/flip")
@@ -232,7 +232,7 @@ async def workers(laboratory: Laboratory) -> list[Any]:
 async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own(
     laboratory: Laboratory, workers: list[Any]
 ):
-    steps, decisions, background = (worker.config() for worker in workers)
+    steps, decisions, background, exports = (worker.config() for worker in workers)
     classes = (
         MarketDataActivities,
         BacktestCandleActivities,
@@ -254,14 +254,15 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
     }
 
     registered = [
-        each.__name__ for config in (steps, decisions, background) for each in config["activities"]
+        each.__name__
+        for config in (steps, decisions, background, exports)
+        for each in config["activities"]
     ]
     assert sorted(registered) == sorted(defined)
     assert [each.__name__ for each in decisions["activities"]] == ["request_decision"]
-    assert {each.__name__ for each in background["activities"]} == {
-        *("follow_prices", "notify"),
-        *("write_export", "fail_export"),
-    }
+    assert {each.__name__ for each in background["activities"]} == {"follow_prices", "notify"}
+    assert [each.__name__ for each in exports["activities"]] == ["write_export"]
+    assert exports["task_queue"] == export_queue(steps["task_queue"])
     assert background["task_queue"] == background_queue(steps["task_queue"])
     assert decisions["task_queue"] == decision_queue(steps["task_queue"])
     assert steps["workflows"] == [

@@ -9,7 +9,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.exports import ExportActivities, ExportInput, ExportResult, FailExportInput
     from workflows.policies import EXPORT, STEP
 
-from workflows.session_run import background_queue, failure_message, failure_type
+from workflows.session_run import export_queue, failure_message, failure_type
+
+_TOO_LATE = "The file could not be made in time. Ask for it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class ExportWorkflow:
             written = await workflow.execute_activity_method(
                 ExportActivities.write_export,
                 ExportInput(export_id=params.export_id, user_id=params.user_id),
-                task_queue=background_queue(workflow.info().task_queue),
+                task_queue=export_queue(workflow.info().task_queue),
                 summary="write the file",
                 **EXPORT,
             )
@@ -66,20 +68,20 @@ class ExportWorkflow:
 
     async def _fail(self, e: ActivityError) -> ExportResult:
         """Say so where its user and operators see it."""
+        message = _TOO_LATE if failure_type(e) is None else failure_message(e)
         failed = FailExportInput(
             export_id=self._params.export_id,
             user_id=self._params.user_id,
-            message=failure_message(e),
+            message=message,
         )
         await workflow.execute_activity_method(
             ExportActivities.fail_export,
             failed,
-            task_queue=background_queue(workflow.info().task_queue),
             summary="failure",
             **STEP,
         )
         self._show(ExportProgress(status="failed", progress_pct=self._progress.progress_pct))
-        raise ApplicationError(failure_message(e), type=failure_type(e)) from e
+        raise ApplicationError(message, type=failure_type(e)) from e
 
     def _show(self, progress: ExportProgress) -> None:
         self._progress = progress

@@ -20,17 +20,19 @@ from db.models import (
 )
 from db.models.exports import ACCOUNT_PARTS, AccountPart, ExportFormat
 from db.repositories.agents import AgentChanges, AgentRepository
+from db.repositories.api_keys import ApiKeyRepository
 from db.repositories.exports import ExportRepository
 from db.repositories.inbox import InboxRepository
 from integrations.storage.objects import ObjectStore
 from tests.db.accounts import Account, a_decision, a_trade, add_test, store
 
+SEALED_KEY = "gAAAA-what-no-export-has"
 EVIL = '=HYPERLINK("https://evil.example")\n+1'
 
 
 async def furnish(account: Account) -> SessionRecord:
     """Two agents, one with two versions; a test with trades and thoughts; an inbox."""
-    agent = await account.add_agent("Alpha")
+    agent = await account.add_agent("Alpha", api_key_id=await _key(account))
     await account.add_agent("Beta")
     async with account.database.for_user(account.id) as session:
         changes = AgentChanges(content={"model": "simulated/flip"})
@@ -51,6 +53,17 @@ async def furnish(account: Account) -> SessionRecord:
     done = {"user_id": account.id, "activity_type": "agent_created", "description": "Made."}
     await store(account, ActivityLog, {"id": new_id()} | done)
     return tested
+
+
+async def _key(account: Account) -> UUID:
+    async with account.database.for_user(account.id) as session:
+        added = await ApiKeyRepository(session).add(
+            user_id=account.id,
+            label="A key",
+            encrypted_key=SEALED_KEY,
+            key_prefix="sk-or-v1-••••••••",
+        )
+    return added.id
 
 
 async def add_export(

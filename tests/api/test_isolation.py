@@ -44,6 +44,8 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "session_id": ("backtest", "forward"),
     "result_id": ("result",),
     "notification_id": ("notification",),
+    "certificate_id": ("certificate",),
+    "export_id": ("export",),
 }
 # What fields of bodies and queries name.
 FIELDS: Mapping[str, str] = {
@@ -285,6 +287,7 @@ async def belongings(world: World, address: Address, a: Person) -> dict[str, str
         "forward": await a_forward_test(world, a, agent["id"]),
         "result": result,
         "notification": await a_notification(world, a),
+        "export": await an_export(a),
         "data_set": "upload",
     }
 
@@ -330,6 +333,17 @@ async def a_forward_test(world: World, a: Person, agent_id: str) -> str:
             )
         )
     return str(session_id)
+
+
+async def an_export(a: Person) -> str:
+    include = {"agent_configs": True}
+    answer = await a.post("/api/export", {"include": include})
+    assert answer.status_code == 202, answer.text
+    export_id = str(answer.json()["export_id"])
+    async with asyncio.timeout(20):
+        while (await a.get(f"/api/export/{export_id}")).json()["status"] == "processing":
+            await asyncio.sleep(0.05)
+    return export_id
 
 
 async def a_notification(world: World, a: Person) -> str:

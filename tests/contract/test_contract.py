@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -16,7 +17,7 @@ from tests.api.live import rising
 from tests.api.sockets import Address, refusal
 from tests.api.world import PROMPT, World, csv
 from tests.contract.client import Listener, Walker, listen, operations_of
-from tests.contract.rest import CONTRACT, ERROR, NOT_YET, PUBLIC
+from tests.contract.rest import CONTRACT, ERROR, NOT_YET, PUBLIC, SIGNED
 from tests.contract.sockets import EVENTS
 from tests.contract.words import check, decode
 from tests.laboratory import walk
@@ -412,8 +413,28 @@ async def walk_inbox(walker: Walker) -> None:
 async def walk_export(walker: Walker) -> None:
     body = {"include": {"agent_configs": True, "test_results": True}, "format": "json"}
     started = await walker.call("POST /api/export", json=body)
-    if started is not None:
-        await walker.call("GET /api/export/{}", started["export_id"])
+    assert (started["status"], started["download_url"]) == ("processing", None)
+    export = await made(walker, started["export_id"])
+    assert (export["status"], export["error"]) == ("ready", None)
+    link = urlsplit(export["download_url"])
+    signed = dict(parse_qsl(link.query))
+    file = await walker.call("GET /api/export/{}/download", export["export_id"], params=signed)
+    assert link.path == file.request.url.path
+    assert file.headers["content-disposition"].startswith("attachment")
+    assert {"agents", "results"} <= set(file.json())
+    unsigned = signed | {"signature": "0" * 64}
+    ids = [export["export_id"]]
+    await walker.refused("GET /api/export/{}/download", 403, *ids, params=unsigned)
+
+
+async def made(walker: Walker, export_id: str) -> Any:
+    """The export, as soon as it is there."""
+    async with asyncio.timeout(30):
+        while True:
+            export = await walker.call("GET /api/export/{}", export_id)
+            if export["status"] != "processing":
+                return export
+            await asyncio.sleep(0.05)
 
 
 async def walk_removal(visitor: Visitor) -> None:
@@ -431,7 +452,9 @@ async def test_every_refusal_has_the_one_shape(visitor: Visitor) -> None:
         ids = [NOBODY] * operation.count("{}")
         body = await walker.refused(operation, 401, *ids, headers=headers)
         assert body["error_code"] == "UNAUTHORIZED"
-    for operation in sorted(each for each in walker.operations if "{}" in each):
+    for operation in sorted(SIGNED):
+        await walker.refused(operation, 403, *[NOBODY] * operation.count("{}"))
+    for operation in sorted(each for each in walker.operations - SIGNED if "{}" in each):
         if operation.startswith(("GET", "DELETE")):
             body = await walker.refused(operation, 404, *[NOBODY] * operation.count("{}"))
             assert body["error_code"].endswith("_NOT_FOUND")

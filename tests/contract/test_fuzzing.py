@@ -40,6 +40,7 @@ async def things(
             session_id = await _finished(staffed, person, settings, temporal_client, http)
         agent = await person.add_agent()
         inbox = (await person.get("/api/notifications")).json()["notifications"]
+        exported = await person.post("/api/export", {"include": {"agent_configs": True}})
         yield {
             "FUZZ_TOKEN": staffed.token(person.subject, LIFETIME, email=EMAIL),
             "FUZZ_AGENT": agent["id"],
@@ -47,6 +48,7 @@ async def things(
             "FUZZ_SESSION": str(session_id),
             "FUZZ_RESULT": str(result_id(session_id)),
             "FUZZ_NOTIFICATION": inbox[0]["id"],
+            "FUZZ_EXPORT": exported.json()["export_id"],
         }
 
 

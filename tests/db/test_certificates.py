@@ -1,9 +1,8 @@
 """Certificates in the database: their owner's, or one at a time for whoever has its code."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import uuid4, uuid5
 
 import psycopg
 import pytest
