@@ -48,9 +48,9 @@ def kind_of(face: CertificateFace) -> str:
 
 
 def byline_of(face: CertificateFace) -> str:
-    """Who traded: which version of the agent, on which model, in which mode."""
-    model = f"{face.model} (simulated)" if face.is_model_simulated else face.model
-    return f"Version {face.agent_version} · {model} · {face.mode} mode"
+    """Which version of the agent traded, how, and on which model, whose name may be cut short."""
+    model = f"simulated {face.model}" if face.is_model_simulated else face.model
+    return f"Version {face.agent_version} · {face.mode} mode · {model}"
 
 
 def market_of(face: CertificateFace) -> str:

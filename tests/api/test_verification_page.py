@@ -153,7 +153,7 @@ def test_it_shows_what_the_certificate_shows():
     text = parsed(GENUINE).text
 
     for said in (
-        "Momentum Prime Version 3 · anthropic/claude-sonnet-4.5 · omni mode",
+        "Momentum Prime Version 3 · omni mode · anthropic/claude-sonnet-4.5",
         "Return +12.35% Buy and hold −3.87%",
         "Max drawdown 6.42% Sharpe ratio 2.14 low sample Win rate 58.3% Trades 37",
         "Candles 744 Decisions 745 Missed candles 5 Ambiguous candles 2",

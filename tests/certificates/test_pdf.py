@@ -26,7 +26,7 @@ def test_its_text_has_the_figures():
 
     for said in (
         "Certificate of a backtest\nMomentum Prime",
-        "Version 3 · anthropic/claude-sonnet-4.5 · omni mode",
+        "Version 3 · omni mode · anthropic/claude-sonnet-4.5",
         "BTC/USDT · 1h candles · 1 Oct 2025 – 1 Nov 2025\nFull seal",
         "Return\n+12.35%\nBuy and hold\n−3.87%",
         "dashed: starting capital, 10,000 USDT",
@@ -58,7 +58,7 @@ def test_it_says_what_the_figures_rest_on():
     assert "nobody vouches" in own
     assert "Return (simulated)" in simulated
     assert "Not a real test" in simulated
-    assert "(simulated) · omni mode" in simulated
+    assert "omni mode · simulated anthropic" in simulated
 
 
 def test_extreme_figures_are_written_out():
