@@ -36,6 +36,9 @@ _MEDIA_TYPES: dict[FileKind, str] = {
 _ENDINGS: dict[FileKind, str] = {"pdf": ".pdf", "image": ".png", "qr": "-qr.png", "bundle": ".zip"}
 
 
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": UnknownCertificateBody}}
+
+
 def _file(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "The file.", "content": {media_type: {}}}}
 
@@ -67,7 +70,7 @@ async def issue_certificate(
     return CertificateAnswer.both(services.certificates.shown(found))
 
 
-@router.get("/verify/{code}", responses=documented(503) | {404: {"model": UnknownCertificateBody}})
+@router.get("/verify/{code}", responses=documented(422, 503) | _UNKNOWN)
 async def verify_certificate(services: InjectedServices, code: str) -> VerifiedCertificate:
     """Verify a certificate: signature, what is stored, and the outcome, computed once more.
 
@@ -82,7 +85,7 @@ async def verify_certificate(services: InjectedServices, code: str) -> VerifiedC
 @router.get(
     "/verify/{code}/bundle",
     response_class=StreamingResponse,
-    responses=_file("application/zip") | {404: {"model": UnknownCertificateBody}} | documented(503),
+    responses=_file("application/zip") | _UNKNOWN | documented(422, 503),
 )
 async def download_published_bundle(services: InjectedServices, code: str) -> StreamingResponse:
     """Download the bundle of a certificate that was published with the agent's own words."""

@@ -1,6 +1,6 @@
 """What strangers see of certificates: the page behind the code, and the key to verify with."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
 from api.dependencies import InjectedServices, Services
@@ -24,8 +24,8 @@ _PAGE = {"description": "The page.", "content": {"text/html": {}}}
 
 @router.get(
     "/verify/{code}",
-    response_class=HTMLResponse,
-    responses=documented(503) | {200: _PAGE, 404: _PAGE},
+    response_class=Response,
+    responses=documented(422, 503) | {200: _PAGE, 404: _PAGE},
 )
 async def show_certificate(services: InjectedServices, code: str) -> HTMLResponse:
     """Show whether a certificate is genuine, to whoever has its code; it counts as a view."""

@@ -666,6 +666,9 @@ NOT_YET: set[str] = set()
 # Calls that need a signed link and no token; without one they say nothing of what is there.
 SIGNED = {"GET /api/export/{}/download"}
 
+# Pages for people, refusals included.
+PAGES = {"GET /verify/{}"}
+
 # Calls that need no token.
 PUBLIC = {
     *SIGNED,
