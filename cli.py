@@ -15,10 +15,13 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import OperationalError
 
+from certificates.signing import InvalidKey, SigningKey, new_seed
 from local.data_directory import (
     DEFAULT_DATA_DIR,
     DataDirectory,
     ForeignIssuer,
+    NoSuchCertificate,
+    NothingToVerifyWith,
     StackNotRunning,
     StackRunning,
     check_is_own_issuer,
@@ -47,7 +50,10 @@ LIFETIME_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 EXPECTED_ERRORS = (
     DemoFailed,
     ForeignIssuer,
+    InvalidKey,
+    NoSuchCertificate,
     NothingToCompare,
+    NothingToVerifyWith,
     ServerNotStarted,
     SettingsError,
     StackNotRunning,
@@ -64,7 +70,9 @@ app = typer.Typer(
 )
 candles_app = typer.Typer(help="Historical candles.", no_args_is_help=True)
 app.add_typer(candles_app, name="candles")
-keys_app = typer.Typer(help="The users' API keys, as they are stored.", no_args_is_help=True)
+certificates_app = typer.Typer(help="Certificates that were issued.", no_args_is_help=True)
+app.add_typer(certificates_app, name="certificates")
+keys_app = typer.Typer(help="The users' API keys, and those of certificates.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
 output = Console(highlight=False, soft_wrap=True)
@@ -150,6 +158,35 @@ def parity(
         compared = run(compare_recorded(database_settings(DataDirectory(data_dir)), id))
     output.print(comparison(compared))
     if not compared.parity.is_equal:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A certificate's bundle, a ZIP archive.")],
+    public_key: Annotated[
+        str | None,
+        typer.Option(help="The issuer's key: PEM, base64, or a file with either."),
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Verify a certificate offline, from its bundle alone: exit code 1 unless it is genuine."""
+    from certificates.bundle_reading import BundleRefused  # noqa: PLC0415  (slow to import)
+    from local import bundle_verification as bundles  # noqa: PLC0415
+
+    with explained_errors():
+        key = bundles.chosen_key(public_key, DataDirectory(data_dir))
+        try:
+            found = bundles.verified(file, key)
+        except BundleRefused as refused:
+            if not as_json:
+                raise _refused(str(refused)) from None
+            output.print(Text(bundles.refusal_as_json(refused)))
+            raise typer.Exit(1) from None
+    output.print(Text(bundles.as_json(found)) if as_json else bundles.report(found, key))
+    if not found.is_genuine:
         raise typer.Exit(1)
 
 
@@ -258,6 +295,41 @@ def import_file(
             f"{result.gaps:,} missing between them, source {result.source}"
         )
         output.print(f"fingerprint {result.fingerprint}")
+
+
+@certificates_app.command("revoke")
+def revoke_certificate(
+    code: Annotated[str, typer.Argument(help="Such as ALX-2026-1127-K7M3Q.")],
+    reason: Annotated[str, typer.Option(help="A sentence that everybody is shown.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Withdraw a certificate for good: whoever verifies it is told so, and why."""
+    from db.engine import Database  # noqa: PLC0415  (slow to import)
+    from db.models import CertificateRecord  # noqa: PLC0415
+    from local.certificates import revoke  # noqa: PLC0415
+
+    async def revoked(settings: dict[str, str]) -> CertificateRecord:
+        database = Database.connect(
+            settings["DATABASE_URL"], system_url=settings.get("DATABASE_SYSTEM_URL"), pool_size=1
+        )
+        try:
+            return await revoke(database, code, reason)
+        finally:
+            await database.dispose()
+
+    with explained_errors():
+        found = run(revoked(database_settings(DataDirectory(data_dir))))
+    output.print(
+        Text(f"{found.verification_code} of {found.agent_name} is revoked: {found.revoked_reason}")
+    )
+
+
+@keys_app.command("new-certificate-key")
+def new_certificate_key() -> None:
+    """Print a new pair of keys for certificates, as settings of the worker and of the API."""
+    seed = new_seed()
+    output.print(f"CERTIFICATE_SIGNING_KEY={seed}")
+    output.print(f"CERTIFICATE_PUBLIC_KEYS={SigningKey.from_seed(seed).public_key.base64}")
 
 
 @keys_app.command()

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from api import __version__
 from api.app import create_app
 from api.backtests import Backtests
+from api.certificates import Certificates
 from api.config import ApiConfig
 from api.controls import Controls
 from api.cost_estimates import CostEstimates
@@ -33,6 +34,8 @@ from api.realtime.relay import Relay
 from api.realtime.transport import RelayProtocol
 from api.signed_links import SignedLinks
 from api.token_buckets import Quota, TokenBuckets
+from api.verification import CertificateVerifier
+from certificates.signing import PublicKey
 from db.engine import Database
 from db.market_frames import MarketFrames
 from events.prices import PriceBoard
@@ -130,6 +133,12 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             ),
             forward_tests=ForwardTests(config=config, database=database, temporal=temporal),
             exports=Exports(config=config, database=database, temporal=temporal, links=links),
+            certificates=Certificates(
+                config=config, database=database, temporal=temporal, links=links
+            ),
+            verifier=CertificateVerifier(
+                database, [PublicKey.parse(each) for each in settings.certificate_public_keys]
+            ),
             metrics=metrics,
             rate_limits=RateLimits(TokenBuckets(counting), _quotas(settings), metrics),
             clerk=_clerk(settings, http),

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from certificates.signing import PublicKey, SigningKey
 from integrations.mail.letters import sender_of
 from integrations.storage.locations import location_of
 
@@ -122,6 +123,19 @@ def _listed(value: SecretStr) -> tuple[str, ...]:
     return tuple(key.strip() for key in value.get_secret_value().split(","))
 
 
+def _certificate_key(value: SecretStr) -> SecretStr:
+    SigningKey.from_seed(value.get_secret_value())
+    return value
+
+
+def _public_keys(value: tuple[str, ...]) -> tuple[str, ...]:
+    for each in value:
+        PublicKey.parse(each)
+    if not value:
+        raise ValueError("must be public keys, separated by commas")
+    return value
+
+
 def _location(value: str) -> str:
     location_of(value)
     return value
@@ -148,6 +162,8 @@ Address = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_wi
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 SigningKeys = Annotated[SecretStr, AfterValidator(_signing_keys)]
+CertificateKey = Annotated[SecretStr, AfterValidator(_certificate_key)]
+PublicKeys = Annotated[Words, AfterValidator(_public_keys)]
 StorageLocation = Annotated[str, AfterValidator(_location)]
 WebhookSecret = Annotated[SecretStr | None, AfterValidator(_webhook_secret)]
 
@@ -247,6 +263,7 @@ class ApiSettings(ProcessSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=5000, ge=1, le=65535)
     link_signing_key: SigningKeys
+    certificate_public_keys: PublicKeys
     clerk_jwks_url: Address
     clerk_issuer: Address | None = None
     clerk_authorized_parties: Words = ()
@@ -312,6 +329,7 @@ class MailSettings(_Settings):
 class WorkerSettings(ProcessSettings, MailSettings):
     """What `worker.py` needs."""
 
+    certificate_signing_key: CertificateKey
     worker_max_activities: int = Field(default=50, ge=1)
     worker_max_decisions: int = Field(default=64, ge=1)
     worker_max_decisions_per_key: int = Field(default=32, ge=1)

@@ -22,6 +22,7 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymen
 from activities.ai_summaries import AiSummaryActivities
 from activities.backtest_candles import BacktestCandleActivities
 from activities.candle_history import CandleHistory
+from activities.certificates import CertificateActivities, CertificateIssuer
 from activities.contexts import SessionContexts
 from activities.decisions import DecisionActivities
 from activities.exports import ExportActivities, NobodyWatches
@@ -38,6 +39,8 @@ from activities.results import ResultActivities
 from activities.sessions import SessionActivities
 from activities.summaries import SummaryActivities
 from activities.sweeping import Sweeper
+from api import __version__
+from certificates.signing import SigningKey
 from db.engine import Database
 from db.market_frames import MarketFrames
 from events.prices import PriceBoard
@@ -49,6 +52,7 @@ from integrations.storage.objects import ObjectStore, open_store
 from observability import configure_logging
 from settings import InvalidSettings, SettingsError, WorkerSettings, worker_settings
 from workflows.backtest import BacktestWorkflow
+from workflows.certificate import CertificateWorkflow
 from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
@@ -102,6 +106,7 @@ class Activities:
     results: ResultActivities
     notifications: NotificationActivities
     summaries: SummaryActivities
+    certificates: CertificateActivities
     exports: ExportActivities
 
 
@@ -113,6 +118,7 @@ def build_activities(
     live: LiveCandles | None = None,
     *,
     storage: ObjectStore,
+    issuer: CertificateIssuer,
     temporal: Temporal | None = None,
     mailer: Mailer | None = None,
     max_decisions_per_key: int = 32,
@@ -149,6 +155,7 @@ def build_activities(
         notifications=NotificationActivities(database, mailer),
         summaries=SummaryActivities(database),
         exports=ExportActivities(database, storage, watchers),
+        certificates=CertificateActivities(database, storage, issuer),
     )
 
 
@@ -169,7 +176,13 @@ def build_workers(
     steps = Worker(
         client,
         task_queue=task_queue,
-        workflows=[BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow, ExportWorkflow],
+        workflows=[
+            BacktestWorkflow,
+            ForwardTestWorkflow,
+            PriceFeedWorkflow,
+            ExportWorkflow,
+            CertificateWorkflow,
+        ],
         activities=[
             activities.market_data.calculate_indicators,
             activities.backtest_candles.load_candles,
@@ -210,7 +223,13 @@ def build_workers(
     background = Worker(
         client,
         task_queue=background_queue(task_queue),
-        activities=[activities.price_feeds.follow_prices, activities.notifications.notify],
+        activities=[
+            activities.price_feeds.follow_prices,
+            activities.notifications.notify,
+            activities.certificates.compose_certificate,
+            activities.certificates.write_certificate,
+            activities.certificates.record_certificate,
+        ],
         max_concurrent_activities=MAX_BACKGROUND_ACTIVITIES,
         graceful_shutdown_timeout=grace,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
@@ -295,11 +314,20 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Opened]:
             keys,
             live,
             storage=storage,
+            issuer=_issuer(settings),
             temporal=Temporal(client, settings.temporal_task_queue),
             mailer=mailer_of(settings),
             max_decisions_per_key=settings.worker_max_decisions_per_key,
         )
         yield Opened(client=client, database=database, storage=storage, activities=activities)
+
+
+def _issuer(settings: WorkerSettings) -> CertificateIssuer:
+    return CertificateIssuer(
+        key=SigningKey.from_seed(settings.certificate_signing_key.get_secret_value()),
+        public_url=settings.public_url,
+        engine_version=__version__,
+    )
 
 
 def _storage(settings: WorkerSettings) -> ObjectStore:

@@ -274,7 +274,8 @@ class DecisionActivities:
             raise
         asked = question.digest if call_no == 1 else prompt_hash(messages)
         bill = Bill(
-            key=_key(question.context, question.input, call_no), reply=booking(received, asked)
+            key=_key(question.context, question.input, call_no),
+            reply=booking(received, asked, self._openrouter.source),
         )
         try:
             recorded = await self._record(question, _answered(question, bill, earlier), bill)

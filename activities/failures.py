@@ -15,6 +15,12 @@ ApplicationError types raised by activities
 ├── MailUnavailable       the mail server takes nothing for now: retried
 ├── StorageUnavailable    the file storage does not answer: retried for a while
 ├── StorageRefused        the file storage does not take our files: the export fails
+├── NOT_PROFITABLE        a test that lost, or never traded, gets no certificate
+├── NOT_REPRODUCED        nor does one that comes out differently from what it recorded
+├── CANDLES_DELETED       nor one whose candles are gone
+├── AGENT_DELETED         nor one whose agent's version is gone
+├── CodeTaken             another certificate has the code that was drawn: ask again
+├── ResultNotFound        there is no such result (any more)
 ├── ExportNotFound        there is no such export (any more): its workflow ends
 ├── SessionNotFound       there is no such row (any more): the workflow fails
 └── InternalFailure       a defect of ours: the session fails, with its type and no secrets

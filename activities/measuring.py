@@ -262,6 +262,7 @@ def result_row(
         end_reason=ended.reason,
         data_source=settings.data_source,
         data_fingerprint=totals.data_fingerprint,
+        model_source=totals.model_source,
     )
 
 

@@ -157,7 +157,7 @@ def bought_reply(booked: BookedReply, attempts: int) -> Reply:
     )
 
 
-def booking(reply: ChatReply, request_hash: str) -> BookedReply:
+def booking(reply: ChatReply, request_hash: str, source: str) -> BookedReply:
     return BookedReply(
         request_hash=request_hash,
         raw_reply=storable(reply.text),
@@ -166,6 +166,7 @@ def booking(reply: ChatReply, request_hash: str) -> BookedReply:
         cost_usd=reply.usage.cost_usd or 0.0,
         generation_id=reply.generation_id,
         model_used=reply.model,
+        model_source=source,
         latency_ms=round(reply.latency_ms),
     )
 

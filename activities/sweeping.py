@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import Database
+from db.repositories.certificates import AllCertificates
 from db.repositories.exports import AllExportsRepository
 from integrations.errors import IntegrationError
 from integrations.storage.objects import ObjectStore
@@ -35,8 +36,14 @@ async def _named_by_exports(session: AsyncSession, keys: Sequence[str]) -> set[s
     return await AllExportsRepository(session).keys_among(keys)
 
 
+async def _named_by_certificates(session: AsyncSession, keys: Sequence[str]) -> set[str]:
+    return await AllCertificates(session).keys_among(keys)
+
+
 # For each kind of files, which of some keys are named by its rows.
-NAMED: Mapping[str, NamedKeys] = MappingProxyType({"exports/": _named_by_exports})
+NAMED: Mapping[str, NamedKeys] = MappingProxyType(
+    {"exports/": _named_by_exports, "certificates/": _named_by_certificates}
+)
 
 _logger = structlog.get_logger(__name__)
 

@@ -14,6 +14,7 @@ from api.routes import (
     api_keys,
     arena,
     backtests,
+    certificates,
     dashboard,
     exports,
     forward_tests,
@@ -26,6 +27,7 @@ from api.routes import (
     sockets,
     stylesheet,
     users,
+    verification,
     webhooks,
 )
 from api.schemas.errors import LIMITED, documented
@@ -51,8 +53,10 @@ _ROUTES = (
     notifications,
     market_data,
     exports,
+    certificates,
     sockets,
     stylesheet,
+    verification,
 )
 # The middleware knows their addresses.
 _UNLIMITED = (health, metrics)

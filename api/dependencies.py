@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cachetools import TTLCache
 from cryptography.fernet import MultiFernet
-from fastapi import Depends, Request, Response, Security
+from fastapi import Depends, Query, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis.asyncio import Redis
@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from typing_extensions import override
 
 from api.backtests import Backtests
+from api.certificates import Certificates
 from api.config import ApiConfig
 from api.controls import Controls
 from api.errors import AccountDeactivated, Unauthorized
@@ -24,7 +25,8 @@ from api.forward_tests import ForwardTests
 from api.metrics import ApiMetrics
 from api.rate_limits import RateLimits
 from api.realtime.relay import Relay
-from api.signed_links import SignedLinks
+from api.signed_links import LinkQuery, SignedLinks
+from api.verification import CertificateVerifier
 from db.engine import Database
 from db.market_frames import MarketFrames
 from db.models.users import UserRecord
@@ -62,6 +64,8 @@ class Services:
     backtests: Backtests
     forward_tests: ForwardTests
     exports: Exports
+    certificates: Certificates
+    verifier: CertificateVerifier
     metrics: ApiMetrics
     rate_limits: RateLimits
     # Neither is there unless its secret is.
@@ -216,6 +220,22 @@ async def _current_user(services: InjectedServices, claims: Claims) -> UserRecor
 
 
 CurrentUser = Annotated[UserRecord, Depends(_current_user)]
+
+
+async def _file_reader(
+    request: Request,
+    services: InjectedServices,
+    link: Annotated[LinkQuery, Query()],
+    _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> UserRecord | None:
+    if not (link.expires or link.signature):
+        return await _known_user(services, await claims_of(request))
+    services.links.check(request.method, request.url.path, link)
+    return None
+
+
+# Who asks for a file: nobody in particular, where the request is a link that was signed.
+FileReader = Annotated[UserRecord | None, Depends(_file_reader)]
 
 
 class SignedInRoute(APIRoute):

@@ -2,6 +2,7 @@
 
 ApiError (an HTTPException, so that it passes through the framework untouched)
 ├── NotFound         404 <THING>_NOT_FOUND, also for what belongs to somebody else
+│   └── UnknownCertificate  and that it is not verified
 ├── Unauthorized     401, with WWW-Authenticate
 ├── Forbidden        403
 ├── Conflict         409 and its kinds
@@ -92,6 +93,8 @@ class ApiError(HTTPException):
         super().__init__(status_code, detail, headers)
         self.error_code = error_code
         self.errors = errors
+        # What the answer says beside what every error says.
+        self.facts: Mapping[str, Any] = {}
 
 
 class NotFound(ApiError):
@@ -100,6 +103,14 @@ class NotFound(ApiError):
     def __init__(self, thing: str) -> None:
         code = f"{thing.upper().replace(' ', '_')}_NOT_FOUND"
         super().__init__(404, code, f"No such {thing}.")
+
+
+class UnknownCertificate(NotFound):
+    """Nobody was given a certificate with this code."""
+
+    def __init__(self) -> None:
+        super().__init__("certificate")
+        self.facts = {"verified": False}
 
 
 class Unauthorized(ApiError):
@@ -176,6 +187,7 @@ def error_response(error: HTTPException, request_id: str) -> JsonResponse:
         "status_code": error.status_code,
         "request_id": request_id,
     }
+    body |= getattr(error, "facts", {})
     if error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
         body["errors"] = getattr(error, "errors", None) or []
     return JsonResponse(body, error.status_code, dict(error.headers or {}))

@@ -90,6 +90,13 @@ class Database:
             await greenlet_spawn(pooled.close)
 
     @asynccontextmanager
+    async def for_nobody(self) -> AsyncIterator[AsyncSession]:
+        """One transaction that sees no user's rows, for what is published; commits at exit."""
+        async with await _opened(self._app, _NOBODY) as session:
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
     async def as_system(self) -> AsyncIterator[AsyncSession]:
         """One transaction past row-level security, for what has no user; commits at exit."""
         async with await _opened(self._system, _NOBODY) as session:

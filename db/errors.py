@@ -4,6 +4,7 @@ RefusedWrite
 ├── NameTaken          another living agent of the user has the name
 ├── UsernameTaken      another user has the name
 ├── ApiKeyUnknown      the key is not one of the user's
+├── CodeTaken          a certificate has this verification code
 └── AgentBusy          a test of the agent has not ended yet
 """
 
@@ -22,6 +23,10 @@ class UsernameTaken(RefusedWrite):
 
 class ApiKeyUnknown(RefusedWrite):
     """The user has no such key."""
+
+
+class CodeTaken(RefusedWrite):
+    """Another certificate has this verification code."""
 
 
 class AgentBusy(RefusedWrite):

@@ -1,14 +1,16 @@
 """What a finished test recorded, as the values that the fold takes and makes."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import Database
 from db.market_frames import OPEN_END
 from db.models.sessions import SessionRecord
 from db.repositories.candles import CandleRepository, CandleSpan
@@ -17,7 +19,7 @@ from db.repositories.finished_sessions import (
     FinishedSessionRepository,
     RecordedDecision,
 )
-from db.repositories.recordings import OpenTrade, RecordingRepository
+from db.repositories.recordings import OpenTrade, RecordingRepository, ToldDecision
 from db.repositories.steps import StepRepository
 from trading.candles import CandleSeries
 from trading.decisions import Action, Decision, OrderTerms
@@ -25,6 +27,8 @@ from trading.orders import ExitType, Position, Side, Trade
 from trading.parity import Recording
 from trading.simulation import Rules, Sighting
 
+_DECISIONS_PER_PAGE = 200
+_BEFORE_ALL = -1
 _RULES = TypeAdapter(Rules)
 _SIGHTING = TypeAdapter(Sighting)
 
@@ -58,6 +62,22 @@ async def load_recording(session: AsyncSession, record: SessionRecord) -> Record
     )
     # Beside the event loop: a long test has tens of thousands of decisions.
     return await asyncio.to_thread(_recording, record, rows)
+
+
+async def told_decisions(
+    database: Database, user_id: UUID, session_id: UUID
+) -> AsyncIterator[Sequence[ToldDecision]]:
+    """All decisions of a test, page by page, each read in a transaction of its own."""
+    after = _BEFORE_ALL
+    while True:
+        async with database.for_user(user_id) as session:
+            page = await RecordingRepository(session).told_after(
+                session_id, after, limit=_DECISIONS_PER_PAGE
+            )
+        if not page:
+            return
+        yield page
+        after = page[-1].candle_number
 
 
 def _recording(record: SessionRecord, rows: _Rows) -> Recording:

@@ -12,6 +12,7 @@ import psutil
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from certificates.signing import PublicKey, SigningKey, new_seed
 from local.issuer import create_key, write_private
 from local.processes import ServerNotStarted, lock_within, private_directory
 from local.simulators.exchange_clock import ClockOrigin
@@ -27,6 +28,14 @@ class StackRunning(RuntimeError):
 
 class StackNotRunning(RuntimeError):
     """The command needs the stack of a directory, and there is none."""
+
+
+class NothingToVerifyWith(ValueError):
+    """There is no public key to verify a certificate with, in a sentence."""
+
+
+class NoSuchCertificate(LookupError):
+    """Nobody was given a certificate with this code."""
 
 
 class ProcessRecord(BaseModel):
@@ -109,6 +118,8 @@ class DataDirectory:
             write_private(self._encryption_key_file, Fernet.generate_key())
         if not self._link_key_file.exists():
             write_private(self._link_key_file, secrets.token_hex(LINK_KEY_BYTES).encode())
+        if not self._certificate_key_file.exists():
+            write_private(self._certificate_key_file, new_seed().encode())
 
     @property
     def storage(self) -> Path:
@@ -121,6 +132,21 @@ class DataDirectory:
     @property
     def link_signing_key(self) -> str:
         return self._link_key_file.read_text().strip()
+
+    @property
+    def certificate_signing_key(self) -> str:
+        return self._certificate_key_file.read_text().strip()
+
+    @property
+    def certificate_public_key(self) -> PublicKey | None:
+        """The key that verifies this stack's certificates; None before its first start."""
+        if not self._certificate_key_file.exists():
+            return None
+        return SigningKey.from_seed(self.certificate_signing_key).public_key
+
+    @property
+    def _certificate_key_file(self) -> Path:
+        return self.path / "certificates.key"
 
     @property
     def _link_key_file(self) -> Path:

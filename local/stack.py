@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 from dotenv import dotenv_values
 
+from certificates.signing import SigningKey
 from local.data_directory import DataDirectory, ProcessRecord, StackRecord
 from local.issuer import JWKS_PATH
 from local.processes import (
@@ -209,7 +210,16 @@ class StackPlan:
             speed=load(StackSettings, **given).simulated_exchange_speed, wall_ms=time.time() * 1000
         ).arguments
 
+    def _complete_certificate_keys(self) -> None:
+        """The signing key that is given, or this directory's; and the public key of it."""
+        own = {"CERTIFICATE_SIGNING_KEY": self._directory.certificate_signing_key}
+        self.settings = {**own, **self.settings}
+        if "CERTIFICATE_PUBLIC_KEYS" not in self.settings:
+            key = SigningKey.from_seed(self.settings["CERTIFICATE_SIGNING_KEY"])
+            self.settings["CERTIFICATE_PUBLIC_KEYS"] = key.public_key.base64
+
     def _complete_settings(self) -> None:
+        self._complete_certificate_keys()
         defaults = {
             "ENCRYPTION_KEY": self._directory.encryption_key,
             "HOST": "127.0.0.1",

@@ -78,3 +78,15 @@ def _visible(table: str, references: Mapping[str, str]) -> list[str]:
         f" OR EXISTS (SELECT 1 FROM {other} seen WHERE seen.id = {table}.{column}))"
         for column, other in references.items()
     ]
+
+
+def published(table: str, column: str) -> list[str]:
+    """Statements that let functions of the owner see, and change, the one row that they name.
+
+    They name it by the setting `app.` and the column; without it the owner sees nothing.
+    """
+    named = f"{column} = (SELECT nullif(current_setting('app.{column}', true), ''))"
+    return [
+        f"CREATE POLICY finds ON {table} FOR SELECT TO {_OWNER} USING ({named})",
+        f"CREATE POLICY counts ON {table} FOR UPDATE TO {_OWNER} USING ({named})",
+    ]

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from temporalio.client import Client
 
+from activities.certificates import CertificateIssuer
 from activities.live_candles import LiveCandles, Market, NoMarket
 from db.engine import Database
 from db.identifiers import new_id
@@ -28,6 +29,7 @@ from events.channels import session_stream
 from events.types import Event, decode_event
 from integrations.openrouter.client import OpenRouterClient
 from integrations.storage.objects import ObjectStore
+from tests.issuing import ISSUER
 from tests.memory_storage import memory_storage
 from tests.plain_runs import PlainRun
 from trading.candles import CandleSeries, Timeframe
@@ -111,6 +113,7 @@ class Laboratory:
     http: httpx.AsyncClient
     market: Market = field(default_factory=NoMarket)
     storage: ObjectStore = field(default_factory=memory_storage)
+    issuer: CertificateIssuer = ISSUER
     fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
     user_id: UUID = field(default_factory=uuid4)
     max_decisions_per_key: int = 32
@@ -127,6 +130,7 @@ class Laboratory:
             FernetKeyRing((self.fernet_key,)),
             LiveCandles(self.database, self.market, f"exchange:{self.task_queue}"),
             storage=self.storage,
+            issuer=self.issuer,
             temporal=self.temporal,
             max_decisions_per_key=self.max_decisions_per_key,
         )

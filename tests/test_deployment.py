@@ -13,6 +13,7 @@ import pytest
 import yaml
 from cryptography.fernet import Fernet
 
+from certificates.signing import SigningKey, new_seed
 from local.servers import TEMPORAL_DYNAMIC_CONFIG, PostgresServer, postgres_binary
 from local.services import PROJECT_ROOT
 from migrations.run import upgrade
@@ -26,10 +27,13 @@ OURS: dict[str, type[ApiSettings | WorkerSettings | MigrationSettings]] = {
     "migrate": MigrationSettings,
 }
 SETTING_NAMES = {name.upper() for kind in OURS.values() for name in kind.model_fields}
+SEED = new_seed()
 GIVEN = {
     "ALPHALAB_DATABASE_PASSWORD": "alphalabpassword",
     "CLERK_JWKS_URL": "https://clerk.example/.well-known/jwks.json",
     "ENCRYPTION_KEY": Fernet.generate_key().decode(),
+    "CERTIFICATE_PUBLIC_KEYS": SigningKey.from_seed(SEED).public_key.base64,
+    "CERTIFICATE_SIGNING_KEY": SEED,
     "LINK_SIGNING_KEY": "k" * 32,
     "POSTGRES_PASSWORD": "postgrespassword",
     "PUBLIC_URL": "https://alphalab.example",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from certificates.signing import SigningKey, new_seed
 from settings import (
     ApiSettings,
     InvalidSettings,
@@ -23,8 +24,11 @@ NEEDED_BY_BOTH = {
     "PUBLIC_URL": "https://alphalab.example/",
     "STORAGE_BUCKET": "s3://alphalab/files",
 }
+SEED = new_seed()
+NEEDED_BY_THE_WORKER = {**NEEDED_BY_BOTH, "CERTIFICATE_SIGNING_KEY": SEED}
 NEEDED_BY_THE_API = {
     **NEEDED_BY_BOTH,
+    "CERTIFICATE_PUBLIC_KEYS": SigningKey.from_seed(SEED).public_key.base64,
     "CLERK_JWKS_URL": "https://clerk.example/.well-known/jwks.json",
     "LINK_SIGNING_KEY": "k" * 32,
 }
@@ -55,7 +59,7 @@ def test_the_worker_names_everything_it_lacks():
     with pytest.raises(MissingSettings) as caught:
         worker_settings()
 
-    assert caught.value.names == tuple(sorted(NEEDED_BY_BOTH))
+    assert caught.value.names == tuple(sorted(NEEDED_BY_THE_WORKER))
 
 
 def test_debug_logs_everything_whatever_level_is_set(monkeypatch: pytest.MonkeyPatch):
@@ -84,7 +88,7 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch):
 
 def test_several_encryption_keys_rotate(monkeypatch: pytest.MonkeyPatch):
     new, old = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    _set(monkeypatch, {**NEEDED_BY_BOTH, "ENCRYPTION_KEY": f"{new}, {old}"})
+    _set(monkeypatch, {**NEEDED_BY_THE_WORKER, "ENCRYPTION_KEY": f"{new}, {old}"})
 
     assert worker_settings().encryption_keys == (new, old)
 
@@ -98,8 +102,26 @@ def test_several_keys_of_links_rotate(monkeypatch: pytest.MonkeyPatch):
     assert "n" * 32 not in repr(settings)
 
 
+@pytest.mark.parametrize("seed", ["hunter2", "aHVudGVyMg==", "ä" * 44])
+def test_a_seed_that_cannot_sign_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, seed: str
+):
+    _set(monkeypatch, {**NEEDED_BY_THE_WORKER, "CERTIFICATE_SIGNING_KEY": seed})
+
+    with pytest.raises(InvalidSettings, match="CERTIFICATE_SIGNING_KEY") as caught:
+        worker_settings()
+
+    assert seed not in str(caught.value)
+
+
+def test_the_seed_of_certificates_does_not_show(monkeypatch: pytest.MonkeyPatch):
+    _set(monkeypatch, NEEDED_BY_THE_WORKER)
+
+    assert SEED not in repr(worker_settings())
+
+
 def test_an_unusable_value_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch):
-    _set(monkeypatch, {**NEEDED_BY_BOTH, "ENCRYPTION_KEY": "my-secret-key"})
+    _set(monkeypatch, {**NEEDED_BY_THE_WORKER, "ENCRYPTION_KEY": "my-secret-key"})
 
     with pytest.raises(InvalidSettings) as caught:
         worker_settings()
@@ -150,7 +172,7 @@ LOGIN = {"SMTP_USERNAME": "alphalab", "SMTP_PASSWORD": "hunter2"}
 
 
 def test_mail_is_off_without_a_host_and_encrypted_with_one(monkeypatch: pytest.MonkeyPatch):
-    _set(monkeypatch, NEEDED_BY_BOTH)
+    _set(monkeypatch, NEEDED_BY_THE_WORKER)
     assert worker_settings().smtp_host is None
 
     _set(monkeypatch, MAIL | LOGIN)
@@ -175,7 +197,7 @@ def test_mail_is_off_without_a_host_and_encrypted_with_one(monkeypatch: pytest.M
 def test_mail_settings_that_do_not_fit_are_named(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], named: str
 ):
-    _set(monkeypatch, NEEDED_BY_BOTH | given)
+    _set(monkeypatch, NEEDED_BY_THE_WORKER | given)
 
     with pytest.raises(InvalidSettings) as caught:
         worker_settings()
@@ -193,6 +215,8 @@ def test_mail_settings_that_do_not_fit_are_named(
         ("METRICS_TOKEN", "hunter2", "must have at least 16 characters"),
         ("LINK_SIGNING_KEY", "hunter2", "secrets of at least 32 characters"),
         ("LINK_SIGNING_KEY", f"{'k' * 32},hunter2", "secrets of at least 32 characters"),
+        ("CERTIFICATE_PUBLIC_KEYS", "hunter2", "base64 of 32 bytes"),
+        ("CERTIFICATE_PUBLIC_KEYS", ",", "must be public keys"),
         ("STORAGE_BUCKET", "hunter2://bucket", "must be a folder"),
         ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
         ("TEST_STARTS_PER_MINUTE", "-1", "greater than or equal to 1"),
@@ -218,7 +242,7 @@ def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("given", ["9464", "localhost:9464", "0.0.0.0", "0.0.0.0:99999", "::1:80"])
 def test_a_worker_says_where_its_metrics_cannot_be(monkeypatch: pytest.MonkeyPatch, given: str):
-    _set(monkeypatch, {**NEEDED_BY_BOTH, "WORKER_METRICS_ADDRESS": given})
+    _set(monkeypatch, {**NEEDED_BY_THE_WORKER, "WORKER_METRICS_ADDRESS": given})
 
     with pytest.raises(InvalidSettings, match="an IP address and a port") as caught:
         worker_settings()
@@ -228,6 +252,6 @@ def test_a_worker_says_where_its_metrics_cannot_be(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("given", ["0.0.0.0:9464", "[::1]:80"])
 def test_a_workers_metrics_have_an_address(monkeypatch: pytest.MonkeyPatch, given: str):
-    _set(monkeypatch, {**NEEDED_BY_BOTH, "WORKER_METRICS_ADDRESS": given})
+    _set(monkeypatch, {**NEEDED_BY_THE_WORKER, "WORKER_METRICS_ADDRESS": given})
 
     assert worker_settings().worker_metrics_address == given

@@ -32,6 +32,7 @@ from activities.price_feeds import PriceFeedActivities
 from activities.results import ResultActivities
 from activities.sessions import SessionActivities
 from activities.summaries import SummaryActivities
+from certificates.signing import new_seed
 from db.engine import Database
 from local.processes import free_port
 from local.simulators.openrouter import create_app
@@ -99,6 +100,7 @@ def environment(
         "TEMPORAL_ADDRESS": temporal_address,
         "TEMPORAL_NAMESPACE": TEMPORAL_NAMESPACE,
         "TEMPORAL_TASK_QUEUE": laboratory.task_queue,
+        "CERTIFICATE_SIGNING_KEY": new_seed(),
         "ENCRYPTION_KEY": laboratory.fernet_key,
         "OPENROUTER_BASE_URL": laboratory.openrouter_url,
         "PUBLIC_URL": "http://localhost",

@@ -102,6 +102,21 @@ EXPORT = ActivityOptions(
     ),
 )
 
+# A test of 50,000 candles with as many decisions is read, folded and hashed in a quarter of a
+# minute, and written in another; half a million take minutes. A storage or a database that is away
+# is waited for for an hour; the user can then ask again. A dead worker is noticed by the heartbeat.
+CERTIFICATE = ActivityOptions(
+    start_to_close_timeout=timedelta(minutes=20),
+    heartbeat_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(hours=1),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200),
+        backoff_coefficient=2.0,
+        maximum_interval=timedelta(seconds=30),
+        non_retryable_error_types=PERMANENT_FAILURES,
+    ),
+)
+
 # Half a second of candles and one transaction; a dead worker is noticed by the heartbeat.
 CHUNK = ActivityOptions(
     start_to_close_timeout=timedelta(minutes=2),

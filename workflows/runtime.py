@@ -29,12 +29,15 @@ from temporalio.common import (
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
-from temporalio.exceptions import TemporalError
+from temporalio.exceptions import ApplicationError, TemporalError
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.certificates import Issued
+from activities.failures import INTERNAL_FAILURE
 from activities.prices import Touch
 from workflows.backtest import BacktestWorkflow
+from workflows.certificate import CertificateParams, CertificateWorkflow
 from workflows.export import ExportParams, ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.payload_codec import AesGcmCodec
@@ -56,6 +59,14 @@ _OPEN = {WorkflowExecutionStatus.RUNNING}
 
 class WorkflowFinished(Exception):
     """The test has ended: it takes no more signals."""
+
+
+class CertificateRefused(Exception):
+    """A result that gets no certificate; `code` is in the vocabulary of `activities.failures`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class TemporalUnreachable(ConnectionError):
@@ -317,6 +328,41 @@ class Temporal:
             if e.status != _CLOSED_OR_UNKNOWN:
                 raise TemporalUnreachable(e.status.name) from e
 
+    async def certify(
+        self, result_id: UUID, user_id: UUID, timeout: timedelta, *, includes_reasoning: bool
+    ) -> Issued | None:
+        """Issue a result's certificate; None where that takes longer, and goes on without us.
+
+        Raises `CertificateRefused`, and `TemporalUnreachable`.
+        """
+        params = CertificateParams(
+            result_id=str(result_id), user_id=str(user_id), includes_reasoning=includes_reasoning
+        )
+        try:
+            async with _answered_within(CALL_TIMEOUT):
+                handle = await self._client.start_workflow(
+                    CertificateWorkflow.run,
+                    params,
+                    id=f"certificate-{result_id}",
+                    task_queue=self._task_queue,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                    search_attributes=_keywords({"AlphaUserId": str(user_id)}),
+                    static_summary=f"certificate of {result_id}",
+                    priority=Priority(fairness_key=str(user_id)),
+                    rpc_timeout=CALL_TIMEOUT,
+                )
+        except RPCError as e:
+            raise TemporalUnreachable(e.status.name) from e
+        try:
+            # A limit of one call alone would not do: a result is asked for again and again.
+            async with _answered_within(timeout):
+                return await handle.result(rpc_timeout=timeout)
+        except RPCError:
+            return None
+        except WorkflowFailureError as e:
+            raise _refusal(e) from None
+
     async def is_reachable(self) -> bool:
         try:
             return await self._client.service_client.check_health(timeout=QUERY_TIMEOUT)
@@ -371,6 +417,15 @@ async def _answered_within(limit: timedelta) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise RPCError("no answer in time", RPCStatusCode.DEADLINE_EXCEEDED, b"") from None
+
+
+def _refusal(failure: WorkflowFailureError) -> CertificateRefused:
+    cause: BaseException | None = failure
+    while cause is not None and not isinstance(cause, ApplicationError):
+        cause = cause.__cause__
+    if cause is None:
+        return CertificateRefused("INTERRUPTED", "The certificate was not finished: try again.")
+    return CertificateRefused(cause.type or INTERNAL_FAILURE, cause.message)
 
 
 def _start_of(session: StartableSession) -> SessionStart:

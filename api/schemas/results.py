@@ -127,7 +127,7 @@ class ResultOut(Shape):
     sharpe_ratio: float | None
     profit_factor: float | None
     is_profitable: bool
-    has_certificate: bool = False
+    has_certificate: bool
 
     @classmethod
     def of(cls, result: ResultListed) -> Self:
@@ -253,6 +253,10 @@ class ResultDetail(ResultOut):
     )
     data_source: str | None
     data_fingerprint: str | None
+    model_source: Literal["openrouter", "simulated"] | None = Field(
+        description="Who answered for the model; null where it was not noted."
+    )
+    certificate_id: UUID | None
     end_reason: str | None
     open_position_at_end: bool
 
@@ -263,6 +267,7 @@ class ResultDetail(ResultOut):
             _METRICS
             | {name: metrics.get(name) for name in _METRICS if name in metrics}
             | _listed(result)
+            | {"has_certificate": result.certificate_id is not None}
             | {
                 "sortino_ratio": metrics.get("sortino"),
                 "calmar_ratio": metrics.get("calmar"),

@@ -3,6 +3,7 @@
 from db.models.agents import Agent, AgentRecord, AgentVersion, AgentVersionRecord
 from db.models.api_keys import ApiKey, ApiKeyRecord
 from db.models.candles import DataSet, DataSetRecord, StoredCandle, WatchCandle
+from db.models.certificates import Certificate, CertificateRecord, NewCertificate
 from db.models.columns import Base
 from db.models.decisions import Decision, DecisionRecord, ModelCall
 from db.models.exports import Export, ExportRecord, NewExport
@@ -32,6 +33,8 @@ __all__ = [
     "ApiKey",
     "ApiKeyRecord",
     "Base",
+    "Certificate",
+    "CertificateRecord",
     "DataSet",
     "DataSetRecord",
     "Decision",
@@ -42,6 +45,7 @@ __all__ = [
     "IdempotencyRecord",
     "ModelCall",
     "NewActivity",
+    "NewCertificate",
     "NewExport",
     "NewNotification",
     "NewResult",

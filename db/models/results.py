@@ -90,6 +90,7 @@ class ResultFields(ResultSummary):
     ai_summary: str | None = None
     data_source: str | None = None
     data_fingerprint: str | None = None
+    model_source: str | None = None
 
 
 class TestResult(ResultFields, table=True):
@@ -100,6 +101,7 @@ class TestResult(ResultFields, table=True):
     __table_args__ = (
         one_of("type", "backtest", "forward"),
         one_of("mode", "monk", "omni"),
+        one_of("model_source", "openrouter", "simulated"),
         check("max_drawdown_pct", "max_drawdown_pct >= 0"),
         Index("ix_test_results_user_id_created_at", "user_id", "created_at", "id"),
         Index("ix_test_results_agent_id_created_at", "agent_id", "created_at"),
@@ -121,6 +123,7 @@ class NewResult(ResultFields):
 class ResultListed(ResultSummary):
     """A result as listed."""
 
+    has_certificate: bool
     is_profitable: bool
     created_at: datetime
 
@@ -128,5 +131,6 @@ class ResultListed(ResultSummary):
 class ResultRecord(ResultFields):
     """A result as read."""
 
+    certificate_id: UUID | None = None
     is_profitable: bool
     created_at: datetime

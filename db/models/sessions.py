@@ -58,6 +58,7 @@ class SessionFields(Base):
     )
     data_source: str | None = None
     data_fingerprint: str | None = None
+    model_source: str | None = None
     rules: Json
 
     type: str
@@ -136,6 +137,7 @@ class TradingSession(SessionFields, table=True):
         one_of("decision_mode", "every_candle", "every_n_candles"),
         one_of("fill_timing", "next_open", "close"),
         one_of("intrabar", "pessimistic", "optimistic"),
+        one_of("model_source", "openrouter", "simulated"),
         Index("ix_trading_sessions_user_id_status", "user_id", "status"),
         Index(
             "ix_trading_sessions_holding",

@@ -170,6 +170,13 @@ class AgentRepository:
         )
         return [AgentVersionRecord.model_validate(each, from_attributes=True) for each in found]
 
+    async def version(self, version_id: UUID) -> AgentVersionRecord | None:
+        """Return a version; there is none of an agent that was deleted."""
+        found = await self._session.get(AgentVersion, version_id)
+        if found is None:
+            return None
+        return AgentVersionRecord.model_validate(found, from_attributes=True)
+
     async def _one(self, agent_id: UUID) -> AgentRecord:
         return (await self._read(_joined().where(col(Agent.id) == agent_id)))[0]
 

@@ -56,8 +56,7 @@ _ACTIVITY = text("""
 _PROGRESS = text("""
     SELECT EXISTS (SELECT 1 FROM agents) AS has_agent,
         EXISTS (SELECT 1 FROM test_results WHERE type = 'backtest') AS has_backtest,
-        EXISTS (SELECT 1 FROM activity_log WHERE activity_type = 'certificate_generated')
-            AS has_certificate
+        EXISTS (SELECT 1 FROM certificates) AS has_certificate
 """)
 
 

@@ -33,6 +33,7 @@ _TOTALS = text("""
         possibly_paid_twice + (SELECT count(*) FROM model_calls c
             WHERE c.session_id = s.id AND c.status = 'started') AS possibly_paid_twice,
         missed_candles, paused_candles, late_decisions, started_at, data_fingerprint,
+        model_source,
         (SELECT count(*) FROM decisions d WHERE d.session_id = s.id) AS decisions,
         (SELECT count(*) FROM decisions d WHERE d.session_id = s.id AND d.overrides <> '[]')
             AS overridden_decisions
@@ -108,6 +109,7 @@ class SessionTotals:
     late_decisions: int
     started_at: datetime
     data_fingerprint: str | None
+    model_source: str | None
     decisions: int
     overridden_decisions: int
 

@@ -49,6 +49,13 @@ _LIVE_PRICES = text("""
     WHERE session_id = :session_id AND live_price IS NOT NULL
 """)
 
+_TOLD = text("""
+    SELECT candle_number, decision, order_data, CAST(confidence AS float8) AS confidence, reasoning,
+        prompt_hash, model_used, CAST(live_price AS float8) AS live_price, late, invalid_reply
+    FROM decisions WHERE session_id = :session_id AND candle_number > :after
+    ORDER BY candle_number LIMIT :limit
+""")
+
 _ENDING_EQUITY = text("""
     SELECT CAST(ending_capital AS float8) FROM test_results WHERE session_id = :session_id
 """)
@@ -73,6 +80,22 @@ class OpenTrade:
     take_profit: float | None
     liquidation_price: float | None
     sighting: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldDecision:
+    """A decision with what was said about it, late ones among them; `confidence` in percent."""
+
+    candle_number: int
+    decision: str
+    order_data: dict[str, Any] | None
+    confidence: float | None
+    reasoning: str
+    prompt_hash: str
+    model_used: str | None
+    live_price: float | None
+    late: bool
+    invalid_reply: bool
 
 
 class RecordingRepository:
@@ -100,6 +123,14 @@ class RecordingRepository:
         """The market's price when a decision's order filled, by the candle of the decision."""
         result = await self._session.execute(_LIVE_PRICES, {"session_id": session_id})
         return {int(candle): float(price) for candle, price in result}
+
+    async def told_after(
+        self, session_id: UUID, candle_number: int, *, limit: int
+    ) -> list[ToldDecision]:
+        """The next decisions after a candle, in order; -1 comes before all of them."""
+        values = {"session_id": session_id, "after": candle_number, "limit": limit}
+        result = await self._session.execute(_TOLD, values)
+        return [ToldDecision(**row) for row in result.mappings()]
 
     async def ending_equity(self, session_id: UUID) -> float:
         """What the result says; there is one, as the session has ended."""

@@ -5,15 +5,29 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Boolean, ColumnElement, func, literal_column, or_, select, text, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from db.models import Agent, NewResult, ResultListed, ResultRecord, TestResult
+from db.models import Agent, Certificate, NewResult, ResultListed, ResultRecord, TestResult
 
 # Optional in the model only because the database computes it.
 _IS_PROFITABLE: ColumnElement[bool] = literal_column("test_results.is_profitable", Boolean)
+
+_HAS_CERTIFICATE = (
+    exists().where(col(Certificate.result_id) == col(TestResult.id)).label("has_certificate")
+)
 
 # Row-level security leaves the user's own rows.
 _FIGURES = text("""
@@ -68,7 +82,8 @@ class ResultRepository:
     async def page(self, wanted: ResultFilter) -> tuple[list[ResultListed], int]:
         """Return a page of results and how many match in all."""
         matching = _conditions(wanted)
-        columns = [getattr(TestResult, name) for name in ResultListed.model_fields]
+        own = ResultListed.model_fields.keys() - {"has_certificate"}
+        columns = [*(getattr(TestResult, name) for name in own), _HAS_CERTIFICATE]
         rows = await self._session.execute(
             select(*columns)
             .where(*matching)
@@ -83,7 +98,13 @@ class ResultRepository:
     async def get(self, result_id: UUID) -> ResultRecord | None:
         """Return a whole result."""
         found = await self._session.get(TestResult, result_id, populate_existing=True)
-        return None if found is None else ResultRecord.model_validate(found, from_attributes=True)
+        if found is None:
+            return None
+        certificate = await self._session.scalar(
+            select(col(Certificate.id)).where(col(Certificate.result_id) == result_id)
+        )
+        record = ResultRecord.model_validate(found, from_attributes=True)
+        return record.model_copy(update={"certificate_id": certificate})
 
     async def figures(self) -> ResultFigures:
         return ResultFigures(**(await self._session.execute(_FIGURES)).mappings().one())

@@ -125,6 +125,12 @@ _BEGIN_DECISION: LiteralString = f"""
     WHERE s.id = %(session_id)s
 """  # noqa: S608 - the only part put in is a constant of this module
 
+# Once simulated, a test stays so, whoever answers later.
+_SOURCE: LiteralString = """
+    model_source = CASE WHEN trading_sessions.model_source = 'simulated'
+        THEN 'simulated' ELSE %(model_source)s END
+"""
+
 _BOOKED: LiteralString = """
     booked AS (
         UPDATE model_calls SET status = 'done', request_hash = %(request_hash)s,
@@ -145,7 +151,7 @@ _BOOK_CALL: LiteralString = f"""
         WHERE id = %(session_id)s AND epoch = %(epoch)s FOR UPDATE
     ), {_BOOKED}, paid AS (
         UPDATE trading_sessions SET cost_usd = cost_usd + %(reply_cost_usd)s::numeric,
-            tokens = tokens + %(reply_tokens)s
+            tokens = tokens + %(reply_tokens)s, {_SOURCE}
         FROM booked WHERE trading_sessions.id = booked.session_id
     )
     SELECT attempts FROM booked
@@ -209,7 +215,7 @@ _BOOK_DECISION: LiteralString = f"""
     ), {_BOOKED}, moved AS (
         UPDATE trading_sessions SET {_NUMBERING},
             cost_usd = trading_sessions.cost_usd + %(reply_cost_usd)s::numeric,
-            tokens = tokens + %(reply_tokens)s,
+            tokens = tokens + %(reply_tokens)s, {_SOURCE},
             late_decisions = late_decisions + %(late)s::int
         FROM booked WHERE trading_sessions.id = booked.session_id
         RETURNING id, last_seq, last_event_at, started_at, trading_sessions.cost_usd,
@@ -303,6 +309,7 @@ class BookedReply:
     cost_usd: float
     generation_id: str | None
     model_used: str | None
+    model_source: str
     latency_ms: int
 
 
@@ -538,6 +545,7 @@ def _bill(bill: Bill) -> dict[str, Any]:
         "reply_tokens": reply.tokens,
         "generation_id": reply.generation_id,
         "reply_model": reply.model_used,
+        "model_source": reply.model_source,
         "reply_latency_ms": reply.latency_ms,
     }
 

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -24,8 +25,11 @@ from integrations.openrouter.schemas import (
 from integrations.openrouter.sse import EventDecoder, LineTooLong
 from integrations.openrouter.transport import Transport, read_at_most
 
+ModelSource = Literal["openrouter", "simulated"]
 OnText = Callable[[str], Awaitable[None]]
 
+# Whatever answers elsewhere may be a simulation, and proves nothing of any model.
+_HOST: Final = "openrouter.ai"
 MAX_REPLY_BYTES: Final = 1024 * 1024
 # JSON writes some characters as six bytes; beyond that, a line is no reply within the limit.
 _MAX_WIRE_BYTES: Final = 6 * MAX_REPLY_BYTES
@@ -49,6 +53,9 @@ class OpenRouterClient:
         title: str = "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.source: ModelSource = (
+            "openrouter" if urlsplit(base_url).hostname == _HOST else "simulated"
+        )
         self._transport = Transport(http, base_url, headers=_attribution(referer, title))
         self._monotonic = monotonic
         self._formats = ResponseFormats()

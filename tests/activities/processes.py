@@ -70,6 +70,7 @@ class Machine:
                 FernetKeyRing((laboratory.fernet_key,)),
                 LiveCandles(self.database, self.market, "simulated"),
                 storage=laboratory.storage,
+                issuer=laboratory.issuer,
             ),
         )
         self.processes.append(process)

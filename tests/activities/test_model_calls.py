@@ -11,6 +11,7 @@ from tests.activities.experiments import Bench
 from tests.laboratory import Plan
 
 REPLY = BookedReply(
+    model_source="simulated",
     request_hash="h",
     raw_reply="{}",
     usage={"prompt_tokens": 10, "completion_tokens": 2},

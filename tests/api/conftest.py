@@ -15,6 +15,7 @@ from tests.api.clerk import WEBHOOK_SECRET
 from tests.api.live import live_world, quick_exchange
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, api_settings, opened_world
+from tests.issuing import KEY
 from tests.loopback import serve_app
 from tests.quiet_logging import configure_test_logging
 
@@ -58,6 +59,7 @@ def settings(
         temporal_task_queue=f"api-{uuid4().hex}",
         encryption_key=Fernet.generate_key().decode(),
         storage_bucket=str(tmp_path_factory.mktemp("storage")),
+        certificate_public_keys=KEY.public_key.base64,
         link_signing_key="the-key-that-links-of-tests-are-signed-with",
         clerk_webhook_secret=WEBHOOK_SECRET,
         clerk_jwks_url=f"{simulators_url}/.well-known/jwks.json",

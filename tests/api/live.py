@@ -18,6 +18,7 @@ from local.simulators import exchange_server
 from local.simulators.exchange_clock import ExchangeClock
 from settings import ApiSettings
 from tests.api.world import World, opened_world
+from tests.issuing import ISSUER
 from tests.loopback import serve_app
 from trading.candles import CandleSeries, Timeframe
 from worker import FernetKeyRing, build_activities, build_workers
@@ -61,6 +62,7 @@ async def live_world(
             FernetKeyRing(own.encryption_keys),
             LiveCandles(database, market, f"exchange:{exchange}"),
             storage=world.services.storage,
+            issuer=ISSUER,
         )
         for worker in build_workers(temporal_client, queue, activities, grace=timedelta(seconds=1)):
             await stack.enter_async_context(worker)

@@ -73,6 +73,7 @@ SETTINGS = {
     "clerk_jwks_url": "http://unused",
     "storage_bucket": "s3://unused",
     "link_signing_key": "unused" * 6,
+    "certificate_public_keys": "A" * 43 + "=",
 }
 
 

@@ -30,6 +30,7 @@ from db.repositories.inbox import InboxRepository
 from db.repositories.sessions import SessionRepository
 from local.issuer import Issuer
 from settings import ApiSettings
+from tests.api.live import rising
 from tests.api.sockets import Address, refusal, serving
 from tests.api.world import Person, World, created, csv, staffed_world, upload
 from tests.laboratory import walk
@@ -37,6 +38,7 @@ from tests.laboratory import walk
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 # What only A has candles of.
 ASSET = "XMR/USDT"
+CERTIFIED = "XLM/USDT"
 KINDS = ("backtest", "forward")
 
 # What the parameters of paths name: a kind of thing that A has. Of a session there are two kinds.
@@ -46,6 +48,7 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "session_id": ("backtest", "forward"),
     "result_id": ("result",),
     "notification_id": ("notification",),
+    "certificate_id": ("certificate",),
     "export_id": ("export",),
 }
 # What fields of bodies and queries name.
@@ -340,8 +343,20 @@ async def belongings(world: World, address: Address, a: Person) -> dict[str, str
         "result": result,
         "notification": await a_notification(world, a),
         "export": await an_export(a),
+        "certificate": await a_certificate(address, a),
         "data_set": "upload",
     }
+
+
+async def a_certificate(address: Address, a: Person) -> str:
+    """Of a test that cannot have lost."""
+    await upload(a, rising(), asset=CERTIFIED)
+    agent = await a.add_agent("Certified", model="simulated/always-long")
+    ended = await started(a, agent["id"], asset=CERTIFIED)
+    async with address.watch(ended, a.token) as watching:
+        await watching.until_closed(seconds=60)
+    result = (await a.get(f"/api/arena/backtest/{ended}")).json()["session"]["result_id"]
+    return str(created(await a.post("/api/certificates", {"result_id": result}))["id"])
 
 
 async def started(a: Person, agent_id: str, **changes: Any) -> str:

@@ -18,6 +18,7 @@ from local.issuer import Issuer
 from server import services
 from settings import ApiSettings, load
 from tests.db.accounts import Account
+from tests.issuing import ISSUER
 from tests.laboratory import walk
 from trading.candles import CandleSeries, Timeframe
 from worker import FernetKeyRing, build_activities, build_workers
@@ -135,6 +136,7 @@ async def staffed_world(
             OpenRouterClient(http, own.openrouter_base_url),
             FernetKeyRing(own.encryption_keys),
             storage=world.services.storage,
+            issuer=ISSUER,
         )
         for worker in build_workers(
             temporal, own.temporal_task_queue, activities, grace=timedelta(seconds=1)

@@ -17,7 +17,7 @@ from tests.api.live import rising
 from tests.api.sockets import Address, refusal
 from tests.api.world import PROMPT, World, csv
 from tests.contract.client import Listener, Walker, listen, operations_of
-from tests.contract.rest import CONTRACT, ERROR, NOT_YET, PUBLIC, SIGNED
+from tests.contract.rest import CONTRACT, ERROR, NOT_YET, PAGES, PUBLIC, SIGNED
 from tests.contract.sockets import EVENTS
 from tests.contract.words import check, decode
 from tests.laboratory import walk
@@ -383,12 +383,14 @@ async def walk_certificates(walker: Walker) -> None:
     if "POST /api/certificates" in NOT_YET:
         return
     profitable = await walker.call("GET /api/results", params={"result": "profitable"})
-    body = {"result_id": profitable["results"][0]["id"]}
+    body = {"result_id": profitable["results"][0]["id"], "include_reasoning_trace": True}
     certificate = await walker.call("POST /api/certificates", json=body)
-    for call in ("GET /api/certificates/{}", *_files("pdf", "image")):
+    for call in ("GET /api/certificates/{}", *_files("pdf", "image", "qr", "bundle")):
         await walker.call(call, certificate["id"])
-    for call in ("GET /api/certificates/verify/{}", "GET /verify/{}"):
-        await walker.call(call, certificate["verification_code"])
+    code = certificate["verification_code"]
+    published = "GET /api/certificates/verify/{}"
+    for call in (published, f"{published}/bundle", "GET /verify/{}"):
+        await walker.call(call, code)
     await walker.call("GET /.well-known/alphalab-certificate-key")
 
 
@@ -452,7 +454,7 @@ async def test_every_refusal_has_the_one_shape(visitor: Visitor) -> None:
         assert body["error_code"] == "UNAUTHORIZED"
     for operation in sorted(SIGNED):
         await walker.refused(operation, 403, *[NOBODY] * operation.count("{}"))
-    for operation in sorted(each for each in walker.operations - SIGNED if "{}" in each):
+    for operation in sorted(each for each in walker.operations - SIGNED - PAGES if "{}" in each):
         if operation.startswith(("GET", "DELETE")):
             body = await walker.refused(operation, 404, *[NOBODY] * operation.count("{}"))
             assert body["error_code"].endswith("_NOT_FOUND")

@@ -49,6 +49,10 @@ def test_without_settings_everything_is_embedded(directory: DataDirectory, ports
     )
     assert plan.settings["ENCRYPTION_KEY"] == directory.encryption_key
     assert plan.settings["LINK_SIGNING_KEY"] == directory.link_signing_key
+    assert plan.settings["CERTIFICATE_SIGNING_KEY"] == directory.certificate_signing_key
+    key = directory.certificate_public_key
+    assert key is not None
+    assert plan.settings["CERTIFICATE_PUBLIC_KEYS"] == key.base64
     assert plan.settings["STORAGE_BUCKET"] == str(directory.path / "storage")
 
 

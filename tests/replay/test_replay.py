@@ -19,6 +19,7 @@ from temporalio.worker import Replayer, Worker
 
 from db.engine import Database
 from integrations.openrouter.client import OpenRouterClient
+from tests.issuing import ISSUER
 from tests.memory_storage import memory_storage
 from tests.replay.changed import (
     ChangedBacktestWorkflow,
@@ -72,7 +73,9 @@ async def workers(temporal_client: Client) -> list[Worker]:
     database = Database.connect("postgresql://nobody@localhost/nothing")
     openrouter = OpenRouterClient(httpx.AsyncClient(), "http://localhost")
     keys = FernetKeyRing((Fernet.generate_key().decode(),))
-    activities = build_activities(database, Redis(), openrouter, keys, storage=memory_storage())
+    activities = build_activities(
+        database, Redis(), openrouter, keys, storage=memory_storage(), issuer=ISSUER
+    )
     return build_workers(temporal_client, "never-started", activities)
 
 

@@ -1,0 +1,56 @@
+"""A certificate: what is signed, then its files, then the row that says that it exists."""
+
+from dataclasses import dataclass
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.certificates import CertificateActivities, ComposeInput, Issued
+    from workflows.policies import CERTIFICATE, STEP
+
+from workflows.session_run import background_queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateParams:
+    """The result to certify, and whether the agent's own words are published with it."""
+
+    result_id: str
+    user_id: str
+    includes_reasoning: bool = False
+
+
+@workflow.defn(name="certificate")
+class CertificateWorkflow:
+    """Ends with a certificate, or with the reason why there is none."""
+
+    @workflow.run
+    async def run(self, params: CertificateParams) -> Issued:
+        queue = background_queue(workflow.info().task_queue)
+        composed = await workflow.execute_activity_method(
+            CertificateActivities.compose_certificate,
+            ComposeInput(
+                result_id=params.result_id,
+                user_id=params.user_id,
+                includes_reasoning=params.includes_reasoning,
+            ),
+            task_queue=queue,
+            summary="recompute and sign",
+            **CERTIFICATE,
+        )
+        if composed.issued is not None:
+            return composed.issued
+        await workflow.execute_activity_method(
+            CertificateActivities.write_certificate,
+            composed,
+            task_queue=queue,
+            summary="write the files",
+            **CERTIFICATE,
+        )
+        return await workflow.execute_activity_method(
+            CertificateActivities.record_certificate,
+            composed,
+            task_queue=queue,
+            summary="record",
+            **STEP,
+        )
