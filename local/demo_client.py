@@ -48,6 +48,9 @@ class ApiClient:
         """The body of a 2xx. Raises `DemoFailed`, as all of these do."""
         return await self._call("GET", path, params=query)
 
+    async def download(self, path: str) -> bytes:
+        return (await self._answer("GET", path)).content
+
     async def post(self, path: str, body: Json | None = None) -> Json:
         return await self._call("POST", path, json=body)
 
@@ -99,6 +102,10 @@ class ApiClient:
             return
 
     async def _call(self, method: str, path: str, **content: Any) -> Json:
+        body: Json = (await self._answer(method, path, **content)).json()
+        return body
+
+    async def _answer(self, method: str, path: str, **content: Any) -> httpx.Response:
         answer = await self._ask(method, path, **content)
         if answer is None:
             self._on_waiting()
@@ -108,7 +115,9 @@ class ApiClient:
                 raise _away(self._api_url)
             await asyncio.sleep(RETRY_SECONDS)
             answer = await self._ask(method, path, **content)
-        return _body(answer)
+        if not answer.is_success:
+            raise DemoFailed(_sentence(answer.status_code, _body(answer)))
+        return answer
 
     async def _ask(self, method: str, path: str, **content: Any) -> httpx.Response | None:
         """The answer, or None where asking again is both safe and sensible."""
@@ -136,14 +145,11 @@ async def _frames(socket: ClientConnection) -> AsyncGenerator[Frame]:
         yield {"event": "closed", "data": {}}
 
 
-def _body(answer: httpx.Response) -> Json:
+def _body(answer: httpx.Response) -> object:
     try:
-        body = answer.json()
+        return answer.json()
     except ValueError:
-        body = {}
-    if answer.is_success and isinstance(body, dict):
-        return body
-    raise DemoFailed(_sentence(answer.status_code, body))
+        return None
 
 
 def _refusal_of(refusal: InvalidStatus) -> str:

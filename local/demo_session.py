@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
+from local.demo_certificate import show_certificate
 from local.demo_client import DemoFailed, Frame
 from local.demo_report import Addresses, report, where_next
 from local.demo_tour import Tour
@@ -82,7 +83,7 @@ async def report_on(
     seconds: float,
     file: Path | None = None,
 ) -> None:
-    """The result, and where to look next."""
+    """The result, its certificate, and where to look next."""
     path = f"/api/results/{result_id}"
     result = (await tour.client.get(path))["result"]
     trades = (await tour.client.get(f"{path}/trades", limit=TRADES_READ))["trades"]
@@ -94,6 +95,7 @@ async def report_on(
         is_simulated_model=is_simulated_model,
         seconds=seconds,
     )
+    await show_certificate(tour, result)
     where_next(tour.view, tour.directory, _addresses(tour, session, "Result", path))
 
 

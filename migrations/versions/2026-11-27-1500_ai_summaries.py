@@ -4,7 +4,7 @@
 from alembic import op
 
 revision: str = "2026_11_27_1500"
-down_revision: str | None = "2026_11_27_1000"
+down_revision: str | None = "2026_11_27_1100"
 branch_labels: str | None = None
 depends_on: str | None = None
 

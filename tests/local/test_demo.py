@@ -119,6 +119,18 @@ def test_where_it_points_to_there_is_something(first: str, directory: DataDirect
     check_figures(result, first)
 
 
+def test_it_ends_with_a_certificate_that_verifies(first: str, directory: DataDirectory):
+    page = httpx.get(matched(r"^Page +(.*)$", first))
+    files = [Path(file) for file in re.findall(r"^File +(.*)$", first, re.MULTILINE)]
+    verified = alphalab(directory.path, "verify", str(files[-1]))
+
+    assert page.status_code == 200
+    assert matched(r"^Code +(ALX-\S+), seal: simulated$", first) in page.text
+    assert "Genuine" in page.text
+    assert [file.read_bytes()[:4] for file in files] == [b"%PDF", b"\x89PNG", b"PK\x03\x04"]
+    assert verified.returncode == 0, verified.stdout
+
+
 def check_figures(result: dict[str, Any], printed: str) -> None:
     """The figures are those of the result, and agree with one another."""
     assert f"{result['total_pnl_pct']:+,.2f} %" in matched(r"^Return +(.*)$", printed)
