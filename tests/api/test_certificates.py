@@ -24,10 +24,9 @@ from events.payloads import result_id
 from local.certificates import revoke
 from local.issuer import Issuer
 from settings import ApiSettings
-from tests.activities.test_certificates import rising
 from tests.api.world import Person, World, error_of, staffed_world
 from tests.issuing import KEY
-from tests.laboratory import WARM_UP, Laboratory, Plan
+from tests.laboratory import WARM_UP, Laboratory, Plan, rising
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 CANDLES = 8
