@@ -254,6 +254,10 @@ async def draw_once(issuing: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
         ("UPDATE trades SET exit_price = exit_price * 1.0001", "NOT_REPRODUCED"),
         ("UPDATE test_results SET ending_capital = ending_capital + 1", "NOT_REPRODUCED"),
         ("UPDATE test_results SET sharpe_ratio = 17", "NOT_REPRODUCED"),
+        (
+            "UPDATE test_results SET equity_curve = jsonb_set(equity_curve, '{1,value}', '17')",
+            "NOT_REPRODUCED",
+        ),
         ("UPDATE test_results SET win_rate = 17", "NOT_REPRODUCED"),
         ("UPDATE test_results SET total_pnl_pct = -1", "NOT_PROFITABLE"),
         ("UPDATE trading_sessions SET data_set_id = NULL", "CANDLES_DELETED"),
@@ -298,6 +302,7 @@ async def put_back(
             "ending_capital",
             "sharpe_ratio",
             "win_rate",
+            "equity_curve",
             "total_pnl_pct",
             "agent_version_id",
         ),
