@@ -185,7 +185,8 @@ class AiSummaryActivities:
             if e.was_free:
                 await self._calls.refuse(request.user_id, request.key)
             raise
-        bill = Bill(key=request.key, reply=booking(received, prompt_hash(request.messages)))
+        asked = prompt_hash(request.messages)
+        bill = Bill(key=request.key, reply=booking(received, asked, self._openrouter.source))
         return await self._calls.book(request.user_id, bill)
 
     async def _send(self, request: _Request, api_key: str) -> ChatReply:

@@ -137,7 +137,9 @@ class CertificateVerifier:
         )
         traced = await trace_of(material)
         counted = await asyncio.to_thread(counted_of, recording, traced)
-        told = await asyncio.to_thread(compare_recording, document, recording, counted)
+        told = await asyncio.to_thread(
+            compare_recording, document, recording, counted, record.equity
+        )
         return (*compare_trace(document, traced.facts), *told)
 
     async def _recorded(self, record: CertificateRecord) -> tuple[UUID, Recording] | None:

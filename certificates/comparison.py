@@ -11,7 +11,8 @@ from certificates.figures import Course, Figures, figures_of
 from certificates.problems import Problem
 from certificates.records import TradeRecord, trade_records
 from trading.candles import CandleSeries, Timeframe
-from trading.parity import Recording, check_parity
+from trading.parity import Difference, Recording, check_parity
+from trading.simulation import Replay
 
 # A unit of the last decimal: two machines may round what numpy computed to neighbours.
 _UNIT = 1.01 * 10**-DECIMALS
@@ -97,15 +98,21 @@ def compare_trace(document: Document, trace: TraceFacts) -> Iterator[Problem]:
 
 
 def compare_recording(
-    document: Document, recording: Recording, counted: Counted
+    document: Document,
+    recording: Recording,
+    counted: Counted,
+    drawn: Sequence[Sequence[float]] = (),
 ) -> tuple[Problem, ...]:
-    """Fold what is stored today, and compare. Pure, and as slow as the test is long."""
+    """Fold what is stored today, and compare. Pure, and as slow as the test is long.
+
+    `drawn` are points of equity that are shown: time of a close (epoch ms) and value.
+    """
     course = Course.of(recording)
     told = course.fold()
     differences = (
         Problem(
             part="trades",
-            field=each.field,
+            field=f"{each.field}{_where(each)}",
             message=f"recorded {shown(each.recorded)}, recomputed {shown(each.refolded)}",
         )
         for each in check_parity(recording).differences
@@ -114,7 +121,27 @@ def compare_recording(
         *differences,
         *compare_trades(trade_records(recording), trade_records(told)),
         *compare_figures(document, figures_of(course, told), counted),
+        *_compare_drawn(drawn, course, told),
     )
+
+
+def _where(difference: Difference) -> str:
+    if difference.trade_number is not None:
+        return f" of trade {difference.trade_number}"
+    return "" if difference.candle is None else f" of candle {difference.candle}"
+
+
+def _compare_drawn(
+    drawn: Sequence[Sequence[float]], course: Course, told: Replay
+) -> Iterator[Problem]:
+    """The first point of the curve that equity does not go through."""
+    closes = course.candles.open_time[: told.equity.size] + course.rules.timeframe_ms
+    equity = dict(zip(closes.tolist(), told.equity.tolist(), strict=True))
+    for time, value in drawn:
+        if equity.get(time) != value:
+            text = f"drawn {shown(value)}, recomputed {shown(equity.get(time))}"
+            yield Problem(part="figures", field="equity", message=text)
+            return
 
 
 def shown(value: object) -> str:

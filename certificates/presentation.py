@@ -113,7 +113,8 @@ def differs_from(document: Document, row: Mapping[str, Any]) -> str | None:
     for name, value in repeated(document).items():
         if not _is_same(value, row[name]):
             return name
-    return None
+    ends_at = row["equity"][-1][1] if row["equity"] else document.result.ending_capital
+    return None if _is_same(document.result.ending_capital, ends_at) else "equity"
 
 
 def moment(text: str) -> datetime:

@@ -1,6 +1,5 @@
 """What does not hold of a certificate, and where."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,11 +51,8 @@ class Findings:
         room = _MAX_PROBLEMS - len(self.problems)
         self.problems += problems[:room]
 
-    def has(self, part: Part) -> bool:
-        return any(each.part == part for each in self.problems)
 
-
-def outcome_of(problems: Iterator[Problem] | tuple[Problem, ...]) -> Outcome:
+def outcome_of(problems: tuple[Problem, ...]) -> Outcome:
     """`not_reproduced` where all that is wrong is what a second fold came to."""
     parts = {each.part for each in problems}
     if not parts:

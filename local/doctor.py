@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, GetSystemInfoRequest
 from temporalio.service import ConnectConfig, RPCError, ServiceClient
 
+from certificates.signing import InvalidKey, PublicKey, SigningKey
 from integrations.errors import IntegrationError
 from integrations.storage.objects import open_store
 from local.data_directory import DataDirectory
@@ -62,6 +63,7 @@ async def examine(directory: DataDirectory) -> list[Finding]:
         *_examine_programs(),
         _examine_disk(directory),
         _examine_stack(directory),
+        examine_certificate_keys(settings, directory),
         *await asyncio.gather(*services),
     ]
 
@@ -122,6 +124,31 @@ def _examine_stack(directory: DataDirectory) -> Finding:
         detail=f"{state} in {directory.path}",
         advice="Start it with `alphalab up`; its logs are in the directory's logs folder.",
     )
+
+
+def examine_certificate_keys(settings: Mapping[str, str], directory: DataDirectory) -> Finding:
+    """Whether what certificates are signed with is among what verifies them."""
+    subject, names = "Certificate keys", "CERTIFICATE_SIGNING_KEY and CERTIFICATE_PUBLIC_KEYS"
+    seed, given = (settings.get(name, "") for name in names.split(" and "))
+    try:
+        own = SigningKey.from_seed(seed).public_key if seed else directory.certificate_public_key
+        public = [PublicKey.parse(each) for each in given.split(",") if each.strip()]
+    except InvalidKey as error:
+        return Finding(subject=subject, is_well=False, detail=str(error), advice=f"Mend {names}.")
+    if own is None and not public:
+        return Finding(
+            subject=subject, is_well=False, detail="none", advice=START_IT.format(name=names)
+        )
+    if own is not None and public and own not in public:
+        return Finding(
+            subject=subject,
+            is_well=False,
+            detail=f"what is signed with {own.id} does not verify",
+            advice="Add its public key to CERTIFICATE_PUBLIC_KEYS, before the others.",
+        )
+    signs = "" if own is None else f"{own.id} signs"
+    verifies = f"{len(public)} verify" if public else ""
+    return Finding(subject=subject, is_well=True, detail=", ".join(filter(None, (signs, verifies))))
 
 
 async def _examine_database(settings: Mapping[str, str]) -> Finding:

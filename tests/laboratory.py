@@ -76,6 +76,21 @@ def walk(count: int, *, seed: int = 7) -> CandleSeries:
     )
 
 
+def rising(count: int) -> CandleSeries:
+    """A market in which nobody who buys loses."""
+    close = 30_000 * np.cumprod(np.full(count, 1.015))
+    open_ = close / 1.015
+    return CandleSeries(
+        open_time=int(FIRST_CANDLE.timestamp() * 1000)
+        + Timeframe.HOUR_1.milliseconds * np.arange(count),
+        open=open_,
+        high=close * 1.0001,
+        low=open_ * 0.9999,
+        close=close,
+        volume=np.full(count, 10.0),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A test to run; a forward one finds its candles when it begins."""

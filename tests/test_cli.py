@@ -28,6 +28,7 @@ def _run(*arguments: str) -> Result:
         ("down",),
         ("keys", "rotate"),
         ("parity", "00000000-0000-7000-8000-000000000000"),
+        ("certificates", "revoke", "ALX-2026-1127-AAAAA", "--reason", "A mistake."),
         ("candles", "import", "candles.csv", "--asset", "BTC/USDT", "--timeframe", "1h"),
     ],
 )
@@ -157,3 +158,14 @@ def test_a_file_that_is_not_there_is_refused(postgres_url: str, monkeypatch: pyt
 
     assert result.exit_code == 1
     assert "no-such-file.csv" in result.stderr
+
+
+def test_a_certificate_that_nobody_has_cannot_be_revoked(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+
+    result = _run("certificates", "revoke", "ALX-2026-1127-aaaaa", "--reason", "A mistake.")
+
+    assert result.exit_code == 1
+    assert "no certificate with the code ALX-2026-1127-aaaaa" in result.stderr

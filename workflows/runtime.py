@@ -123,6 +123,10 @@ def export_workflow_id(export_id: UUID) -> str:
     return f"export-{export_id}"
 
 
+def certificate_workflow_id(result_id: UUID) -> str:
+    return f"certificate-{result_id}"
+
+
 def workflow_id(session_id: UUID, type: SessionType = "backtest") -> str:
     return f"{type}-{session_id}"
 
@@ -343,7 +347,7 @@ class Temporal:
                 handle = await self._client.start_workflow(
                     CertificateWorkflow.run,
                     params,
-                    id=f"certificate-{result_id}",
+                    id=certificate_workflow_id(result_id),
                     task_queue=self._task_queue,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,

@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import psycopg
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -23,27 +22,11 @@ from events.payloads import result_id
 from tests.activities.interruptions import Interruption, interrupted
 from tests.activities.processes import Machine
 from tests.issuing import ISSUER, KEY
-from tests.laboratory import FIRST_CANDLE, WARM_UP, Laboratory, Plan
+from tests.laboratory import WARM_UP, Laboratory, Plan, rising
 from tests.plain_runs import environment
-from trading.candles import CandleSeries
 
 CANDLES = 8
 NONE_OF_THE_USERS = "SELECT 1 FROM certificates WHERE user_id = :id"
-HOUR = 3_600_000
-
-
-def rising(count: int) -> CandleSeries:
-    """A market in which nobody who buys loses."""
-    close = 30_000 * np.cumprod(np.full(count, 1.015))
-    open_ = close / 1.015
-    return CandleSeries(
-        open_time=int(FIRST_CANDLE.timestamp() * 1000) + HOUR * np.arange(count),
-        open=open_,
-        high=close * 1.0001,
-        low=open_ * 0.9999,
-        close=close,
-        volume=np.full(count, 10.0),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +254,10 @@ async def draw_once(issuing: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
         ("UPDATE trades SET exit_price = exit_price * 1.0001", "NOT_REPRODUCED"),
         ("UPDATE test_results SET ending_capital = ending_capital + 1", "NOT_REPRODUCED"),
         ("UPDATE test_results SET sharpe_ratio = 17", "NOT_REPRODUCED"),
+        (
+            "UPDATE test_results SET equity_curve = jsonb_set(equity_curve, '{1,value}', '17')",
+            "NOT_REPRODUCED",
+        ),
         ("UPDATE test_results SET win_rate = 17", "NOT_REPRODUCED"),
         ("UPDATE test_results SET total_pnl_pct = -1", "NOT_PROFITABLE"),
         ("UPDATE trading_sessions SET data_set_id = NULL", "CANDLES_DELETED"),
@@ -315,6 +302,7 @@ async def put_back(
             "ending_capital",
             "sharpe_ratio",
             "win_rate",
+            "equity_curve",
             "total_pnl_pct",
             "agent_version_id",
         ),

@@ -24,10 +24,9 @@ from events.payloads import result_id
 from local.certificates import revoke
 from local.issuer import Issuer
 from settings import ApiSettings
-from tests.activities.test_certificates import rising
 from tests.api.world import Person, World, error_of, staffed_world
 from tests.issuing import KEY
-from tests.laboratory import WARM_UP, Laboratory, Plan
+from tests.laboratory import WARM_UP, Laboratory, Plan, rising
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 CANDLES = 8
@@ -87,7 +86,7 @@ class Scene:
 
     async def put_back(self, kept: str) -> None:
         columns = ("signature", "canonical", "canonical_sha256", "public_key_id")
-        changed = (*columns, "pnl_pct", "agent_name", "seal")
+        changed = (*columns, "pnl_pct", "agent_name", "seal", "equity")
         values = ", ".join(f"{name} = old.{name}" for name in changed)
         async with await psycopg.AsyncConnection.connect(self.postgres_url) as connection:
             await connection.execute(
@@ -309,6 +308,7 @@ TAMPERED = {
     "the agent": "SET agent_name = 'Somebody else'",
     "the seal": "SET seal = 'full'",
     "the key": "SET public_key_id = 'ffffffffffffffff'",
+    "the end of the curve": "SET equity = jsonb_set(equity, '{-1,1}', '1')",
     "the hash": "SET canonical_sha256 = repeat('a', 64)",
     "a number beyond numbers": "SET canonical = jsonb_set(canonical, '{trials}', '\"many\"')",
 }
@@ -337,6 +337,7 @@ async def test_what_is_not_what_was_signed_is_said_to_be_tampered_with(
 
 
 NOT_REPRODUCED = {
+    "the curve": "UPDATE certificates SET equity = jsonb_set(equity, '{1,1}', '99')",
     "a trade": "UPDATE trades SET exit_price = exit_price * 1.001",
     "a decision": "UPDATE decisions SET decision = 'hold', order_data = NULL",
     "its words": "UPDATE decisions SET reasoning = reasoning || '!'",
@@ -347,6 +348,8 @@ NOT_REPRODUCED = {
 async def test_what_comes_out_differently_today_is_not_verified(scene: Scene, what: str) -> None:
     certificate = await scene.certified()
     where = "WHERE session_id = (SELECT session_id FROM test_results WHERE id = %(result)s)"
+    if what == "the curve":
+        where = "WHERE verification_code = %(code)s"
     await scene.change(f"{NOT_REPRODUCED[what]} {where}", certificate)
 
     found = await scene.verified(certificate["verification_code"])

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from certificates.signing import SigningKey, new_seed
 from local.data_directory import DataDirectory
+from local.doctor import examine_certificate_keys
 from local.stack import Ports, StackPlan
 from settings import OPENROUTER_URL, ApiSettings, WorkerSettings, load
+from tests.issuing import KEY
 
 EXTERNAL = {
     "MARKET_DATA_SOURCE": "ccxt:binance",
@@ -99,9 +102,10 @@ def test_the_processes_get_all_that_they_need(directory: DataDirectory, ports: P
 
 
 def test_the_keys_stay_the_same(directory: DataDirectory):
-    def keys() -> tuple[str, str, bytes]:
+    def keys() -> tuple[object, ...]:
         issuer_key = directory.issuer_key_file.read_bytes()
-        return directory.encryption_key, directory.link_signing_key, issuer_key
+        seed = directory.certificate_signing_key
+        return directory.encryption_key, directory.link_signing_key, seed, issuer_key
 
     former = keys()
     directory.create_keys()
@@ -118,3 +122,26 @@ def test_a_port_is_held_from_the_moment_it_is_chosen(ports: Ports):
         assert found["simulators"] != taken["simulators"]
     finally:
         others.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_well", "word"),
+    [
+        ({}, True, "signs"),
+        ({"CERTIFICATE_PUBLIC_KEYS": KEY.public_key.base64}, False, "does not verify"),
+        ({"CERTIFICATE_SIGNING_KEY": "x"}, False, "seed of 32 bytes"),
+    ],
+)
+def test_the_doctor_finds_keys_of_certificates_that_do_not_fit(
+    directory: DataDirectory, settings: dict[str, str], *, is_well: bool, word: str
+):
+    found = examine_certificate_keys(settings, directory)
+    assert (found.is_well, word in found.detail) == (is_well, True)
+
+
+def test_a_signing_key_that_is_given_brings_its_public_key(directory: DataDirectory, ports: Ports):
+    seed = new_seed()
+    plan = StackPlan(directory, ports, {"CERTIFICATE_SIGNING_KEY": seed})
+    public = SigningKey.from_seed(seed).public_key
+    assert plan.settings["CERTIFICATE_PUBLIC_KEYS"] == public.base64
+    assert examine_certificate_keys(plan.settings, directory).is_well

@@ -4,8 +4,10 @@ from temporalio import workflow
 from typing_extensions import override
 
 with workflow.unsafe.imports_passed_through():
+    from activities.certificates import Issued
     from activities.exports import ExportResult
     from workflows.backtest import BacktestWorkflow
+    from workflows.certificate import CertificateParams, CertificateWorkflow
     from workflows.export import ExportParams, ExportWorkflow
     from workflows.forward_test import ForwardTestWorkflow
     from workflows.price_feed import FeedParams, PriceFeedWorkflow
@@ -60,5 +62,14 @@ class ChangedExportWorkflow(ExportWorkflow):
     @override
     @workflow.run
     async def run(self, params: ExportParams) -> ExportResult:
+        await workflow.sleep(1)
+        return await super().run(params)
+
+
+@workflow.defn(name="certificate")
+class ChangedCertificateWorkflow(CertificateWorkflow):
+    @override
+    @workflow.run
+    async def run(self, params: CertificateParams) -> Issued:
         await workflow.sleep(1)
         return await super().run(params)

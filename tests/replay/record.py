@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,9 @@ from redis.asyncio import Redis
 from temporalio.client import Client
 
 from activities import exports, model_calls, price_feeds
+from activities.certificates import Issued
 from db.engine import Database
+from events.payloads import result_id
 from integrations.exchanges.exchange_market import open_market
 from local.servers import PostgresServer, RedisServer, TemporalServer
 from local.simulators import exchange_server
@@ -31,11 +33,17 @@ from migrations.namespace import upgrade_namespace
 from migrations.run import upgrade
 from tests.activities.accounts import add_export, furnish
 from tests.db.accounts import Account
-from tests.laboratory import Laboratory, Plan
+from tests.laboratory import WARM_UP, Laboratory, Plan, rising
 from tests.loopback import serve_app
 from trading.candles import Timeframe
 from workflows.policies import PLAYBACK_DELAY
-from workflows.runtime import data_converter, export_workflow_id, workflow_id
+from workflows.runtime import (
+    CertificateRefused,
+    certificate_workflow_id,
+    data_converter,
+    export_workflow_id,
+    workflow_id,
+)
 
 HISTORIES = Path(__file__).parent / "histories"
 NAMESPACE = "alphalab"
@@ -149,6 +157,29 @@ async def exported(laboratory: Laboratory) -> UUID:
     return export.id
 
 
+async def certified(laboratory: Laboratory) -> UUID:
+    """The result of a test that won, and its certificate."""
+    data_set_id = await laboratory.add_candles(rising(WARM_UP + 8))
+    plan = Plan(candles=8, model="simulated/always-long", data_set_id=data_set_id)
+    certificate_of = result_id(await laboratory.plain(plan))
+    assert await certificate(laboratory, certificate_of) is not None
+    return certificate_of
+
+
+async def uncertified(laboratory: Laboratory) -> UUID:
+    """The result of a test that gets no certificate, for it never traded."""
+    certificate_of = result_id(await laboratory.plain(Plan(candles=3, model="simulated/hold")))
+    with suppress(CertificateRefused):
+        await certificate(laboratory, certificate_of)
+    return certificate_of
+
+
+async def certificate(laboratory: Laboratory, certificate_of: UUID) -> Issued | None:
+    return await laboratory.temporal.certify(
+        certificate_of, laboratory.user_id, timedelta(seconds=30), includes_reasoning=False
+    )
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     each.__name__: each for each in (plain, controlled, stopped, troubled, summed, failed, fetched)
 }
@@ -209,6 +240,9 @@ async def record(stage: Stage) -> None:
         await keep("priced", laboratory.client, feed)
         export_id = await exported(laboratory)
         await keep("exported", laboratory.client, export_workflow_id(export_id))
+        for scenario in (certified, uncertified):
+            name = certificate_workflow_id(await scenario(laboratory))
+            await keep(scenario.__name__, laboratory.client, name)
     few = {"limit.historyCount.suggestContinueAsNew": FEW_EVENTS}
     async with stage.laboratory("forgetful-temporal", **few) as laboratory:
         name = workflow_id(await continued(laboratory))

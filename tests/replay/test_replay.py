@@ -23,6 +23,7 @@ from tests.issuing import ISSUER
 from tests.memory_storage import memory_storage
 from tests.replay.changed import (
     ChangedBacktestWorkflow,
+    ChangedCertificateWorkflow,
     ChangedExportWorkflow,
     ChangedForwardTestWorkflow,
     ChangedPriceFeedWorkflow,
@@ -30,6 +31,7 @@ from tests.replay.changed import (
 from tests.workflows.histories import payloads_of
 from worker import FernetKeyRing, build_activities, build_workers
 from workflows.backtest import BacktestWorkflow
+from workflows.certificate import CertificateWorkflow
 from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
@@ -47,6 +49,8 @@ CONTAINED = {
     "fetched": {"WORKFLOW_EXECUTION_COMPLETED"},
     "followed": {"TIMER_FIRED", "WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "touched": {"MARKER_RECORDED", "TIMER_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
+    "certified": {"WORKFLOW_EXECUTION_COMPLETED"},
+    "uncertified": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_FAILED"},
     "exported": {"WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "priced": {"WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
     "continued-first-run": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW"},
@@ -81,7 +85,13 @@ async def workers(temporal_client: Client) -> list[Worker]:
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)
 async def test_recorded_histories_replay(path: Path):
-    now = replayer(BacktestWorkflow, ForwardTestWorkflow, PriceFeedWorkflow, ExportWorkflow)
+    now = replayer(
+        BacktestWorkflow,
+        ForwardTestWorkflow,
+        PriceFeedWorkflow,
+        ExportWorkflow,
+        CertificateWorkflow,
+    )
     await now.replay_workflow(history(path))
 
 
@@ -92,6 +102,7 @@ async def test_a_change_that_breaks_running_tests_is_noticed(path: Path):
         ChangedForwardTestWorkflow,
         ChangedPriceFeedWorkflow,
         ChangedExportWorkflow,
+        ChangedCertificateWorkflow,
     )
     with pytest.raises(workflow.NondeterminismError):
         await changed.replay_workflow(history(path))

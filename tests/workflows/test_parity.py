@@ -1,6 +1,7 @@
 """What tests recorded folds to what they were, and whatever is changed afterwards is found."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -10,13 +11,18 @@ import pytest
 from psycopg.rows import dict_row
 from typer.testing import CliRunner, Result
 
+from certificates.bundle import SignedDocument, bundle, material_of, trace_of
+from certificates.composition import compose
+from certificates.verification import verify_bundle
 from cli import app
-from db.recordings import load_recording
+from db.recordings import load_recording, told_decisions
 from db.repositories.sessions import SessionRepository
 from events.payloads import result_id
 from integrations.exchanges.exchange_market import open_market
 from local.simulators import exchange_server
 from local.simulators.exchange_clock import ExchangeClock
+from tests.certificates.samples import circumstances
+from tests.issuing import KEY
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from trading.candles import Timeframe
@@ -32,6 +38,22 @@ async def parity_of(laboratory: Laboratory, session_id: UUID) -> Parity:
         record = await SessionRepository(session).get(session_id)
         assert record is not None
         return check_parity(await load_recording(session, record))
+
+
+async def check_bundle(laboratory: Laboratory, session_id: UUID) -> None:
+    """What a certificate would carry of a test verifies, with all that was seen of its candles."""
+    async with laboratory.database.for_user(laboratory.user_id) as session:
+        record = await SessionRepository(session).get(session_id)
+        assert record is not None
+        recording = await load_recording(session, record)
+    material = material_of(
+        recording, lambda: told_decisions(laboratory.database, laboratory.user_id, session_id)
+    )
+    document = compose(circumstances(recording), recording, await trace_of(material))
+    signed = SignedDocument.sign(document, KEY)
+    content = io.BytesIO(b"".join([piece async for piece in bundle(signed, material)]))
+    assert verify_bundle(content, [KEY.public_key]).problems == ()
+    assert document.trace.sightings.lines == len(recording.sightings)
 
 
 async def tamper(postgres_url: str, statement: str, session_id: UUID) -> dict[str, Any]:
@@ -153,6 +175,7 @@ async def test_a_forward_test_with_exits_between_closes_is_the_backtest_of_its_r
     assert parity.sightings >= 1
     assert parity.candles == (await live.session_row(session_id))["cursor"] > 2
     assert parity.drift.entries >= 1
+    await check_bundle(live, session_id)
 
 
 @pytest.mark.parametrize("closes", [True, False])
@@ -171,6 +194,7 @@ async def test_a_stop_within_the_candle_of_the_entry_is_folded_as_it_was(
     parity = await parity_of(live, session_id)
     assert parity.is_equal, parity.differences
     assert parity.trades_recorded == (trade["exit_type"] is not None)
+    await check_bundle(live, session_id)
 
 
 def compare(*arguments: str) -> Result:
