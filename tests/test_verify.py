@@ -88,6 +88,7 @@ def test_a_program_is_told_the_same():
         (BUNDLE, "no-such-file.pem", "base64 of 32 bytes"),
         (None, KEY.public_key.base64, "bundle.zip"),
     ],
+    ids=["no archive", "a long key", "no key", "no file"],
 )
 def test_what_cannot_be_verified_is_said_in_a_sentence(
     content: bytes | None, key: str, sentence: str
