@@ -23,6 +23,7 @@ _SEAL_MEANINGS: dict[Seal, str] = {
     "simulated": "Not a real test: the market is simulated.",
 }
 _SIMULATED_MODEL = "Not a real test: a simulation decided in place of a language model."
+_ALL_SIMULATED = "Not a real test: market and language model are both simulated."
 
 NO_ADVICE = (
     "A certificate tells what was, under the rules named here. It does not promise that it will "
@@ -63,8 +64,9 @@ def period_of(face: CertificateFace) -> str:
 
 def seal(face: CertificateFace) -> Fact:
     """What the test ran on; the note says in a sentence what that means for its figures."""
-    is_model_at_fault = face.seal == "simulated" and face.is_model_simulated
-    note = _SIMULATED_MODEL if is_model_at_fault else _SEAL_MEANINGS[face.seal]
+    note = _SEAL_MEANINGS[face.seal]
+    if face.seal == "simulated" and face.is_model_simulated:
+        note = _ALL_SIMULATED if face.data_source == "simulated" else _SIMULATED_MODEL
     return Fact(label="Seal", value=SEAL_NAMES[face.seal], note=note)
 
 

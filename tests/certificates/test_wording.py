@@ -127,3 +127,21 @@ def test_seals_of_two_certificates_differ_and_keep_to_their_circle():
     for strand in (*one, *other):
         assert all(math.hypot(x, y) <= 1 + 1e-9 for x, y in strand)
         assert strand[0] == pytest.approx(strand[-1])
+
+
+@pytest.mark.parametrize(
+    ("data_source", "is_model_simulated", "said"),
+    [
+        ("simulated", True, "market and language model are both simulated"),
+        ("simulated", False, "the market is simulated"),
+        ("exchange:binance", True, "a simulation decided in place of a language model"),
+    ],
+)
+def test_a_simulated_test_says_what_of_it_was_simulated(
+    data_source: str, is_model_simulated: bool, said: str
+):
+    face = replace(
+        FACE, seal="simulated", data_source=data_source, is_model_simulated=is_model_simulated
+    )
+
+    assert said in (wording.seal(face).note or "")
