@@ -22,6 +22,7 @@ PATH = re.compile(r"[\w.-]+/(?:[\w.-]+/)*(?:[\w.-]+\.\w+)?|[\w-]+\.(?:py|md|toml
 MADE_AT_RUN_TIME = {
     *("postgres/", "redis/", "temporal/", "sockets/", "logs/"),
     *("exchange-clock.json", "stack.json"),
+    "certificate.json",
 }
 
 

@@ -97,7 +97,7 @@ async def test_what_no_row_names_goes_after_a_day_and_what_one_names_stays(
 ):
     under_way = await add_export(account)
     old, young = f"exports/{account.id}/old.zip", f"exports/{account.id}/young.zip"
-    for key in (str(under_way.object_key), old, young, "certificates/x.pdf"):
+    for key in (str(under_way.object_key), old, young, "elsewhere/x.pdf"):
         await storage.put(key, b"a file")
         age(folder, key, UNNAMED_FOR + timedelta(minutes=1))
     age(folder, young, UNNAMED_FOR - timedelta(minutes=1))
@@ -110,7 +110,7 @@ async def test_what_no_row_names_goes_after_a_day_and_what_one_names_stays(
     assert (swept.unnamed, swept.unfinished) == (1, 1)
     assert not half.exists()
     assert set(await keys_of(storage, account)) == {under_way.object_key, young}
-    assert [each.key async for each in storage.list("certificates/")] == ["certificates/x.pdf"]
+    assert [each.key async for each in storage.list("elsewhere/")] == ["elsewhere/x.pdf"]
     assert await sweeper.run_once(now=NOW) == Swept()
 
 
