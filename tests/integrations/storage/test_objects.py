@@ -214,7 +214,6 @@ async def test_an_outage_while_an_object_is_read_is_told(bucket: ObjectStore, s3
     ("text", "location"),
     [
         ("/var/lib/alphalab", Folder(path=Path("/var/lib/alphalab"))),
-        ("storage", Folder(path=Path.cwd() / "storage")),
         ("file:///var/a%20b", Folder(path=Path("/var/a b"))),
         ("s3://bucket", Bucket(name="bucket", prefix=None)),
         ("s3://bucket/alpha/lab/", Bucket(name="bucket", prefix="alpha/lab")),
@@ -225,8 +224,12 @@ def test_a_location_is_a_folder_or_a_bucket(text: str, location: Folder | Bucket
 
 
 @pytest.mark.parametrize(
-    "text", ["gs://bucket", "https://x/y", "s3://", "s3://key:secret@bucket", "file://host/x"]
+    "text",
+    [
+        *("gs://bucket", "https://x/y", "s3://", "s3://key:secret@bucket", "file://host/x"),
+        *("", "storage", "./storage", "s3:/bucket/x", "S3:/bucket", "file:/a", "s3:bucket"),
+    ],
 )
 def test_other_locations_are_refused(text: str):
-    with pytest.raises(ValueError, match="must be a folder"):
+    with pytest.raises(ValueError, match="must be /a/folder"):
         location_of(text)
