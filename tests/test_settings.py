@@ -63,7 +63,7 @@ def test_the_worker_names_everything_it_lacks():
 
 
 def test_debug_logs_everything_whatever_level_is_set(monkeypatch: pytest.MonkeyPatch):
-    _set(monkeypatch, NEEDED_BY_THE_API | {"LOG_LEVEL": "error"})
+    _set(monkeypatch, NEEDED_BY_THE_API | NEEDED_BY_THE_WORKER | {"LOG_LEVEL": "error"})
     assert api_settings().level == worker_settings().level == "error"
 
     _set(monkeypatch, {"DEBUG": "true"})
