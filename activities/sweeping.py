@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Final
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,8 +24,8 @@ from integrations.storage.objects import ObjectStore
 
 # A file is written before its row says so, in much less than a day.
 UNNAMED_FOR: Final = timedelta(days=1)
-# Any constant of the project's own, as in reconciliation: whoever holds it sweeps.
-_ADVISORY_LOCK: Final = 4_201_338
+# Any constant of the project's own, as in reconciliation: whoever has this turn sweeps.
+_TURN: Final = 4_201_338
 _AT_ONCE: Final = 500
 
 NamedKeys = Callable[[AsyncSession, Sequence[str]], Awaitable[set[str]]]
@@ -92,11 +91,8 @@ class Sweeper:
     async def run_once(self, *, now: datetime | None = None) -> Swept:
         """Sweep; does nothing while another process does. Raises what storage and database do."""
         now = now or datetime.now(UTC)
-        async with self._database.as_system() as session:
-            is_mine = await session.execute(
-                text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
-            )
-            if not is_mine.scalar_one():
+        async with self._database.turn(_TURN) as is_ours:
+            if not is_ours:
                 return Swept()
             before = now - UNNAMED_FOR
             return Swept(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from activities.sweeping import _ADVISORY_LOCK, UNNAMED_FOR, Sweeper, Swept
+from activities.sweeping import _TURN, UNNAMED_FOR, Sweeper, Swept
 from db.engine import Database
 from db.models import ExportRecord
 from db.repositories.exports import AllExportsRepository, ExportRepository
@@ -178,11 +178,28 @@ async def test_one_sweeps_at_a_time(
     export = await ready(account, storage)
     async with database.as_system() as session:
         lock = text("SELECT pg_advisory_xact_lock(:key)")
-        await session.execute(lock, {"key": _ADVISORY_LOCK})
+        await session.execute(lock, {"key": _TURN})
 
         assert await sweeper.run_once(now=LATER) == Swept()
 
     assert (await row_of(account, export.id)).status == "ready"
+
+
+async def test_one_connection_is_enough(
+    postgres_url: str, storage: ObjectStore, account: Account, folder: Path
+):
+    expired, lost = await ready(account, storage), f"exports/{account.id}/lost.zip"
+    await storage.put(lost, b"a file")
+    age(folder, lost, 2 * UNNAMED_FOR)
+    small = Database.connect(postgres_url, pool_size=1)
+    try:
+        async with asyncio.timeout(10):  # less than anybody waits for a pool
+            await Sweeper(small, storage).run_once(now=LATER)
+    finally:
+        await small.dispose()
+
+    assert (await row_of(account, expired.id)).status == "expired"
+    assert await keys_of(storage, account) == []
 
 
 async def test_a_storage_that_is_away_stops_no_later_sweep(
