@@ -77,6 +77,8 @@ class Sweeper:
                 swept = await self.run_once()
             except (IntegrationError, SQLAlchemyError, OSError) as e:
                 _logger.warning("storage_not_swept", error=type(e).__name__)
+            except Exception as e:  # whatever it is, the next sweep may come further
+                _logger.exception("storage_not_swept", error=type(e).__name__)
             else:
                 if swept != Swept():
                     _logger.info(

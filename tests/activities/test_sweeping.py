@@ -202,15 +202,34 @@ async def test_one_connection_is_enough(
     assert await keys_of(storage, account) == []
 
 
-async def test_a_storage_that_is_away_stops_no_later_sweep(
-    database: Database, storage: ObjectStore, account: Account, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_not_ours_stops_no_sweep(
+    sweeper: Sweeper, storage: ObjectStore, account: Account, folder: Path
+):
+    export = await ready(account, storage)
+    foreign = folder / "exports" / ".DS_Store"
+    foreign.touch()
+    for each in (foreign, folder / str(export.object_key)):
+        age(folder, str(each.relative_to(folder)), 2 * UNNAMED_FOR)
+
+    await sweeper.run_once(now=NOW)
+
+    assert foreign.exists()
+    assert await keys_of(storage, account) == [export.object_key]
+
+
+@pytest.mark.parametrize("failure", [TemporarilyUnavailable("away"), ValueError("a bug")])
+async def test_a_failure_stops_no_later_sweep(
+    database: Database,
+    storage: ObjectStore,
+    failure: Exception,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     tried = asyncio.Event()
     sweeper = Sweeper(database, storage)
 
     async def fail_once(*_: Any, **__: Any) -> Swept:
         monkeypatch.undo()
-        raise TemporarilyUnavailable("away")
+        raise failure
 
     async def note(*_: Any, **__: Any) -> set[str]:
         tried.set()

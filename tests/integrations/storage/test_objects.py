@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from integrations.errors import AuthenticationFailed, ObjectNotFound, TemporarilyUnavailable
 from integrations.storage.locations import Bucket, Folder, location_of
@@ -45,6 +46,18 @@ async def test_a_list_is_of_whole_parts_of_keys(store: ObjectStore):
 
     assert await _keys(store, "exports/") == {KEY, "exports/bob.zip"}
     assert await _keys(store, "certificates/") == set()
+
+
+async def test_a_list_passes_over_what_somebody_else_put_there(folder: Path):
+    store = open_store(str(folder))
+    await store.put(KEY, b"x")
+    for name in (".DS_Store", "a file.txt", "bücher.zip"):
+        (folder / "exports" / name).touch()
+
+    with capture_logs() as logged:
+        assert await _keys(store, "exports/") == {KEY}
+    assert {each["event"] for each in logged} == {"foreign_file_in_storage"}
+    assert len(logged) == 3
 
 
 async def test_a_large_object_is_written_and_read_piece_by_piece(store: ObjectStore):
