@@ -39,9 +39,18 @@ async def _named_by_certificates(session: AsyncSession, keys: Sequence[str]) -> 
     return await AllCertificates(session).keys_among(keys)
 
 
-# For each kind of files, which of some keys are named by its rows.
+async def _named_by_nobody(_: AsyncSession, __: Sequence[str]) -> set[str]:
+    return set()
+
+
+# For each kind of files, which of some keys are named by its rows. The doctor deletes what it
+# writes, unless it is cut short.
 NAMED: Mapping[str, NamedKeys] = MappingProxyType(
-    {"exports/": _named_by_exports, "certificates/": _named_by_certificates}
+    {
+        "exports/": _named_by_exports,
+        "certificates/": _named_by_certificates,
+        "doctor/": _named_by_nobody,
+    }
 )
 
 _logger = structlog.get_logger(__name__)

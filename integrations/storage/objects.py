@@ -132,7 +132,7 @@ class ObjectStore:
         return ObjectStream(size_bytes=found["size"], content=content)
 
     async def delete(self, key: str) -> None:
-        """Delete an object, whether or not it is there."""
+        """Delete an object, whether or not it is there; no empty folder of it stays."""
         with suppress(ObjectNotFound), _failures(_checked(key)):
             await obstore.delete_async(self._store, key)
 
@@ -186,7 +186,7 @@ def open_store(location: str) -> ObjectStore:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"the folder cannot be made: {error.strerror}") from None
-            return ObjectStore(LocalStore(path), path)
+            return ObjectStore(LocalStore(path, automatic_cleanup=True), path)
         case Bucket(name=name, prefix=prefix):
             return ObjectStore(S3Store(name, prefix=prefix, retry_config=_RETRIES))
 

@@ -123,6 +123,18 @@ async def test_deleting_what_is_not_there_is_no_error(store: ObjectStore):
         await store.stream(KEY)
 
 
+async def test_the_last_object_of_a_folder_takes_it_along(folder: Path):
+    store = open_store(str(folder))
+    for key in (KEY, "exports/bob/two.zip"):
+        await store.put(key, b"x")
+
+    await store.delete(KEY)
+    assert [path.name for path in (folder / "exports").iterdir()] == ["bob"]
+    await store.delete("exports/bob/two.zip")
+    assert list(folder.iterdir()) == []
+    await store.put(KEY, b"x")
+
+
 async def test_an_object_that_goes_while_it_is_read_is_said_to_be_gone(store: ObjectStore):
     await store.put(KEY, b"".join(LARGE))
     found = await store.stream(KEY)
