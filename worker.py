@@ -4,10 +4,11 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import structlog
@@ -424,9 +425,21 @@ def _tending(settings: WorkerSettings, given: Opened) -> list[asyncio.Task[None]
     reconciler = Reconciler(given.database, temporal, watch, LostExports(temporal))
     sweeper = Sweeper(given.database, given.storage)
     return [
-        asyncio.create_task(reconciler.run_every(RECONCILE_INTERVAL_S)),
-        asyncio.create_task(sweeper.run_every(SWEEP_INTERVAL_S)),
+        tended(reconciler.run_every(RECONCILE_INTERVAL_S), "reconciliation"),
+        tended(sweeper.run_every(SWEEP_INTERVAL_S), "sweep"),
     ]
+
+
+def tended(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Begin work that goes on until it is cancelled; should it end by itself, the log says so."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_note_end)
+    return task
+
+
+def _note_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        _logger.error("tending_ended", task=task.get_name(), exc_info=task.exception())
 
 
 def _secret(value: object) -> str | None:

@@ -9,13 +9,11 @@ here.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.prices import PriceFeeds
 from db.engine import Database
@@ -25,12 +23,14 @@ from db.repositories.watched_positions import WatchedPositionRepository
 
 # A session that moves needs no help, and one that was just inserted is being started.
 UNCHANGED_FOR = timedelta(seconds=30)
-# So many sessions in one pass that Temporal did not answer for mean that it is away.
+# So many of one kind in one pass that Temporal did not answer for mean that it is away.
 GIVE_UP_AFTER = 3
-# Any constant of the project's own: whoever holds it reconciles, the others skip.
-_ADVISORY_LOCK = 4_201_337
+# Any constant of the project's own: whoever has this turn reconciles, the others skip.
+_TURN = 4_201_337
 
 _logger = structlog.get_logger(__name__)
+
+Found = TypeVar("Found", StaleSession, StaleExport)
 
 
 class SessionStarter(Protocol):
@@ -50,8 +50,10 @@ class HeldAssets:
         self._feeds = feeds
         self._source = source
 
-    async def renew(self, session: AsyncSession) -> None:
-        for asset in await WatchedPositionRepository(session).assets_held(self._source):
+    async def renew(self, database: Database) -> None:
+        async with database.as_system() as session:
+            held = await WatchedPositionRepository(session).assets_held(self._source)
+        for asset in held:
             await self._feeds.want(self._source, asset)
 
 
@@ -69,11 +71,12 @@ class LostExports:
     def __init__(self, starter: ExportStarter) -> None:
         self._starter = starter
 
-    async def restore(self, session: AsyncSession, unchanged_for: timedelta) -> None:
-        for export in await AllExportsRepository(session).stale(unchanged_for):
-            if not await self._starter.is_export_running(export.id):
-                await self._starter.start_export(export)
-                _logger.info("export_started_again", export_id=str(export.id))
+    async def restore(self, export: StaleExport) -> bool:
+        if await self._starter.is_export_running(export.id):
+            return False
+        await self._starter.start_export(export)
+        _logger.info("export_started_again", export_id=str(export.id))
+        return True
 
 
 class Reconciler:
@@ -101,44 +104,48 @@ class Reconciler:
                 started = await self.run_once()
             except (ConnectionError, SQLAlchemyError, OSError) as e:
                 _logger.warning("not_reconciled", error=type(e).__name__)
+            except Exception as e:  # whatever it is, the next pass may come further
+                _logger.exception("not_reconciled", error=type(e).__name__)
             else:
                 if started:
                     _logger.info("sessions_started_again", count=started)
             await asyncio.sleep(seconds)
 
     async def run_once(self, *, unchanged_for: timedelta = UNCHANGED_FOR) -> int:
-        """Start what has no workflow; return how many. Does nothing while another process does."""
-        async with self._database.as_system() as session:
-            is_mine = await session.execute(
-                text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
-            )
-            if not is_mine.scalar_one():
-                return 0
-            if self._watch is not None:
-                await self._watch.renew(session)
-            sessions = ReconcileRepository(session)
-            restored = await self._each(await sessions.stale(unchanged_for), self._restore)
-            if self._exports is not None:
-                await self._exports.restore(session, unchanged_for)
-            # Last, so that tests which cannot be stopped keep nobody else's from going on.
-            await self._each(await sessions.of_the_deactivated(), self._stop)
-            return restored
+        """Start what has no workflow; return how many tests. Nothing while another process does.
 
-    async def _each(
-        self,
-        sessions: Sequence[StaleSession],
-        mend: Callable[[StaleSession], Awaitable[bool]],
-    ) -> int:
-        """One session that cannot be mended does not keep the others waiting."""
+        No transaction waits for what Temporal answers.
+        """
+        async with self._database.turn(_TURN) as is_ours:
+            return await self._reconcile(unchanged_for) if is_ours else 0
+
+    async def _reconcile(self, unchanged_for: timedelta) -> int:
+        if self._watch is not None:
+            await self._watch.renew(self._database)
+        async with self._database.as_system() as session:
+            stale = await ReconcileRepository(session).stale(unchanged_for)
+        restored = await self._each(stale, self._restore)
+        # After the others, so that tests which cannot be stopped keep nobody else's from going on.
+        async with self._database.as_system() as session:
+            forbidden = await ReconcileRepository(session).of_the_deactivated()
+        await self._each(forbidden, self._stop)
+        if self._exports is not None:
+            async with self._database.as_system() as session:
+                lost = await AllExportsRepository(session).stale(unchanged_for)
+            await self._each(lost, self._exports.restore)
+        return restored
+
+    async def _each(self, found: Sequence[Found], mend: Callable[[Found], Awaitable[bool]]) -> int:
+        """One that cannot be mended does not keep the others waiting."""
         mended = failures = 0
-        for each in sessions:
+        for each in found:
             try:
                 mended += await mend(each)
             except ConnectionError:
                 failures += 1
                 if failures == GIVE_UP_AFTER:
                     raise
-                _logger.warning("session_not_mended", session_id=str(each.id))
+                _logger.warning("not_mended", kind=type(each).__name__, id=str(each.id))
         return mended
 
     async def _stop(self, session: StaleSession) -> bool:

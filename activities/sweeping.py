@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Final
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,8 +24,8 @@ from integrations.storage.objects import ObjectStore
 
 # A file is written before its row says so, in much less than a day.
 UNNAMED_FOR: Final = timedelta(days=1)
-# Any constant of the project's own, as in reconciliation: whoever holds it sweeps.
-_ADVISORY_LOCK: Final = 4_201_338
+# Any constant of the project's own, as in reconciliation: whoever has this turn sweeps.
+_TURN: Final = 4_201_338
 _AT_ONCE: Final = 500
 
 NamedKeys = Callable[[AsyncSession, Sequence[str]], Awaitable[set[str]]]
@@ -40,9 +39,18 @@ async def _named_by_certificates(session: AsyncSession, keys: Sequence[str]) -> 
     return await AllCertificates(session).keys_among(keys)
 
 
-# For each kind of files, which of some keys are named by its rows.
+async def _named_by_nobody(_: AsyncSession, __: Sequence[str]) -> set[str]:
+    return set()
+
+
+# For each kind of files, which of some keys are named by its rows. The doctor deletes what it
+# writes, unless it is cut short.
 NAMED: Mapping[str, NamedKeys] = MappingProxyType(
-    {"exports/": _named_by_exports, "certificates/": _named_by_certificates}
+    {
+        "exports/": _named_by_exports,
+        "certificates/": _named_by_certificates,
+        "doctor/": _named_by_nobody,
+    }
 )
 
 _logger = structlog.get_logger(__name__)
@@ -78,6 +86,8 @@ class Sweeper:
                 swept = await self.run_once()
             except (IntegrationError, SQLAlchemyError, OSError) as e:
                 _logger.warning("storage_not_swept", error=type(e).__name__)
+            except Exception as e:  # whatever it is, the next sweep may come further
+                _logger.exception("storage_not_swept", error=type(e).__name__)
             else:
                 if swept != Swept():
                     _logger.info(
@@ -92,11 +102,8 @@ class Sweeper:
     async def run_once(self, *, now: datetime | None = None) -> Swept:
         """Sweep; does nothing while another process does. Raises what storage and database do."""
         now = now or datetime.now(UTC)
-        async with self._database.as_system() as session:
-            is_mine = await session.execute(
-                text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK}
-            )
-            if not is_mine.scalar_one():
+        async with self._database.turn(_TURN) as is_ours:
+            if not is_ours:
                 return Swept()
             before = now - UNNAMED_FOR
             return Swept(

@@ -1,15 +1,18 @@
 """The database: its pools, and transactions that say whose they are."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 import orjson
 from psycopg import AsyncConnection, OperationalError
 from psycopg.errors import ReadOnlySqlTransaction
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
 from sqlalchemy.util import greenlet_spawn
 
 APP_ROLE = "alphalab_app"
@@ -31,6 +34,8 @@ _SERVER_OPTIONS = "-c timezone=UTC -c jit=off"
 _SET_USER = "SELECT set_config('app.user_id', %s, true)"
 _KEEP_USER = "SELECT set_config('app.user_id', %s, false)"
 _NOBODY = ""
+_TAKE_TURN = text("SELECT pg_try_advisory_lock(:name)")
+_END_TURN = text("SELECT pg_advisory_unlock(:name)")
 # Where a pooled connection notes which user it is set to.
 _USER = "app.user_id"
 
@@ -38,10 +43,13 @@ _USER = "app.user_id"
 class Database:
     """Transactions as a user, held to that user's rows, or as the system, held to none."""
 
-    def __init__(self, *, app: AsyncEngine, steps: AsyncEngine, system: AsyncEngine) -> None:
+    def __init__(
+        self, *, app: AsyncEngine, steps: AsyncEngine, system: AsyncEngine, turns: AsyncEngine
+    ) -> None:
         self._app = app
         self._steps = steps
         self._system = system
+        self._turns = turns
 
     @classmethod
     def connect(cls, url: str, *, system_url: str | None = None, pool_size: int = 10) -> "Database":
@@ -49,12 +57,13 @@ class Database:
 
         One login is enough: it was granted both roles when it migrated the database.
         """
+        system_url = system_url or url
+        pool, system_pool = _pool(pool_size), _pool(min(pool_size, _SYSTEM_POOL_SIZE))
         return cls(
-            app=_engine(url, role=APP_ROLE, pool_size=pool_size),
-            steps=_engine(url, role=APP_ROLE, pool_size=pool_size, is_autocommit=True),
-            system=_engine(
-                system_url or url, role=SYSTEM_ROLE, pool_size=min(pool_size, _SYSTEM_POOL_SIZE)
-            ),
+            app=_engine(url, role=APP_ROLE, pool=pool),
+            steps=_engine(url, role=APP_ROLE, pool=pool, is_autocommit=True),
+            system=_engine(system_url, role=SYSTEM_ROLE, pool=system_pool),
+            turns=_engine(system_url, role=SYSTEM_ROLE, pool=_NO_POOL, is_autocommit=True),
         )
 
     @asynccontextmanager
@@ -103,11 +112,25 @@ class Database:
             yield session
             await session.commit()
 
+    @asynccontextmanager
+    async def turn(self, name: int) -> AsyncIterator[bool]:
+        """Whether the turn of that name is ours: nobody else then has it until the block ends.
+
+        It hangs on a connection of its own, which is in no pool and no transaction: the block may
+        take its time, and a process that dies leaves its turn to others.
+        """
+        async with self._turns.connect() as connection:
+            is_ours = bool(await connection.scalar(_TAKE_TURN, {"name": name}))
+            try:
+                yield is_ours
+            finally:
+                if is_ours:
+                    await connection.execute(_END_TURN, {"name": name})
+
     async def dispose(self) -> None:
         """Close all pools."""
-        await self._app.dispose()
-        await self._steps.dispose()
-        await self._system.dispose()
+        for engine in (self._app, self._steps, self._system, self._turns):
+            await engine.dispose()
 
 
 def normalized_url(url: str) -> URL:
@@ -118,7 +141,21 @@ def normalized_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _engine(url: str, *, role: str, pool_size: int, is_autocommit: bool = False) -> AsyncEngine:
+_NO_POOL: Mapping[str, Any] = MappingProxyType({"poolclass": NullPool})
+
+
+def _pool(size: int) -> Mapping[str, Any]:
+    return {
+        "pool_size": size,
+        "max_overflow": 0,
+        "pool_timeout": _POOL_TIMEOUT_S,
+        "pool_use_lifo": True,
+    }
+
+
+def _engine(
+    url: str, *, role: str, pool: Mapping[str, Any], is_autocommit: bool = False
+) -> AsyncEngine:
     address = normalized_url(url)
     given = address.query.get("options", "")
     options = " ".join([*([given] if isinstance(given, str) else given), _SERVER_OPTIONS])
@@ -130,10 +167,7 @@ def _engine(url: str, *, role: str, pool_size: int, is_autocommit: bool = False)
             **_DEAD_PEER_LIMITS,
         },
         isolation_level="AUTOCOMMIT" if is_autocommit else "READ COMMITTED",
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=_POOL_TIMEOUT_S,
-        pool_use_lifo=True,
+        **pool,
         hide_parameters=True,  # an error's text may end up in a log or in a workflow's history
         json_serializer=_to_json,
         json_deserializer=orjson.loads,

@@ -108,6 +108,15 @@ def test_every_variable_has_a_default_or_must_be_given():
     ] == []
 
 
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_what_s3_is_said_to_need_is_handed_on(services: dict[str, dict[str, Any]], name: str):
+    handed_on = {key for key in services[name]["environment"] if key.startswith("AWS_")}
+
+    for document in (".env.example", "docs/operations.md"):
+        text = (PROJECT_ROOT / document).read_text()
+        assert set(re.findall(r"AWS_[A-Z_]*[A-Z]", text)) == handed_on
+
+
 def test_nothing_but_the_api_is_published_beyond_this_host(services: dict[str, dict[str, Any]]):
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
 

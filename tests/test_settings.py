@@ -63,7 +63,7 @@ def test_the_worker_names_everything_it_lacks():
 
 
 def test_debug_logs_everything_whatever_level_is_set(monkeypatch: pytest.MonkeyPatch):
-    _set(monkeypatch, NEEDED_BY_THE_API | {"LOG_LEVEL": "error"})
+    _set(monkeypatch, NEEDED_BY_THE_API | NEEDED_BY_THE_WORKER | {"LOG_LEVEL": "error"})
     assert api_settings().level == worker_settings().level == "error"
 
     _set(monkeypatch, {"DEBUG": "true"})
@@ -217,7 +217,7 @@ def test_mail_settings_that_do_not_fit_are_named(
         ("LINK_SIGNING_KEY", f"{'k' * 32},hunter2", "secrets of at least 32 characters"),
         ("CERTIFICATE_PUBLIC_KEYS", "hunter2", "base64 of 32 bytes"),
         ("CERTIFICATE_PUBLIC_KEYS", ",", "must be public keys"),
-        ("STORAGE_BUCKET", "hunter2://bucket", "must be a folder"),
+        ("STORAGE_BUCKET", "hunter2://bucket", "must be /a/folder"),
         ("RATE_LIMIT_PER_MINUTE", "0", "greater than or equal to 1"),
         ("TEST_STARTS_PER_MINUTE", "-1", "greater than or equal to 1"),
     ],

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 from temporalio import activity
 from temporalio.api.enums.v1 import VersioningBehavior
 from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
@@ -42,7 +43,7 @@ from settings import WorkerSettings, load
 from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
-from worker import FernetKeyRing, build_workers, mailer_of
+from worker import FernetKeyRing, build_workers, mailer_of, tended
 from workflows.backtest import BacktestWorkflow
 from workflows.certificate import CertificateWorkflow
 from workflows.export import ExportWorkflow
@@ -318,3 +319,18 @@ def test_there_is_a_mailer_where_the_settings_name_a_server():
 
     assert mailer_of(load(WorkerSettings, **needed)) is None
     assert mailer_of(load(WorkerSettings, **needed, **mail)) is not None
+
+
+async def test_work_that_should_go_on_for_ever_is_missed_when_it_ends():
+    async def fail() -> None:
+        raise RuntimeError("a bug")
+
+    with capture_logs() as logged:
+        ended, dismissed = tended(fail(), "sweep"), tended(asyncio.sleep(60), "reconciliation")
+        await asyncio.wait([ended])
+        dismissed.cancel()
+        await asyncio.wait([dismissed])
+
+    (entry,) = logged
+    assert (entry["event"], entry["task"]) == ("tending_ended", "sweep")
+    assert isinstance(entry["exc_info"], RuntimeError)

@@ -21,13 +21,16 @@ class Bucket:
 
 
 def location_of(text: str) -> Folder | Bucket:
-    """Read `/a/folder`, `file:///a/folder` or `s3://bucket/prefix`. Raises ValueError."""
-    if "://" not in text:
-        return Folder(path=Path(text).absolute())
-    parts = urlsplit(text)
+    """Read `/a/folder`, `file:///a/folder` or `s3://bucket/prefix`. Raises ValueError.
+
+    No folder is relative: API and worker may run in different ones, and `s3:/bucket` is a slip.
+    """
+    if text.startswith("/"):
+        return Folder(path=Path(text))
+    parts = urlsplit(text if "://" in text else "")
     match parts.scheme, parts.netloc, parts.path:
         case "file", "" | "localhost", path if path.strip("/"):
             return Folder(path=Path(unquote(path)))
         case "s3", name, path if name and "@" not in name and not parts.query:
             return Bucket(name=name, prefix=path.strip("/") or None)
-    raise ValueError("must be a folder, file:///a/folder or s3://bucket/prefix")
+    raise ValueError("must be /a/folder, file:///a/folder or s3://bucket/prefix")

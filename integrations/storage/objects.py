@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import obstore
+import structlog
 from obstore.exceptions import (
     BaseError,
     InvalidPathError,
@@ -44,6 +45,8 @@ _KEY: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
 _UNFINISHED: Final = re.compile(r".+#\d+")
 # Callers try again, for longer, or have somebody waiting.
 _RETRIES: Final["RetryConfig"] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+
+_logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +132,21 @@ class ObjectStore:
         return ObjectStream(size_bytes=found["size"], content=content)
 
     async def delete(self, key: str) -> None:
-        """Delete an object, whether or not it is there."""
+        """Delete an object, whether or not it is there; no empty folder of it stays."""
         with suppress(ObjectNotFound), _failures(_checked(key)):
             await obstore.delete_async(self._store, key)
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
-        """Everything whose key begins with these whole parts, as `exports/`, in any order."""
+        """Everything whose key begins with these whole parts, as `exports/`, in any order.
+
+        What somebody else put there under another kind of name is passed over, and logged.
+        """
         with _failures(_checked(prefix.rstrip("/"))):
             async for found in obstore.list(self._store, prefix, chunk_size=_LISTED_AT_ONCE):
                 for each in found:
+                    if not _is_key(each["path"]):
+                        _logger.warning("foreign_file_in_storage", path=each["path"])
+                        continue
                     yield StoredObject(
                         key=each["path"],
                         size_bytes=each["size"],
@@ -177,15 +186,19 @@ def open_store(location: str) -> ObjectStore:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"the folder cannot be made: {error.strerror}") from None
-            return ObjectStore(LocalStore(path), path)
+            return ObjectStore(LocalStore(path, automatic_cleanup=True), path)
         case Bucket(name=name, prefix=prefix):
             return ObjectStore(S3Store(name, prefix=prefix, retry_config=_RETRIES))
 
 
 def _checked(key: str) -> str:
-    if ".." in key or _KEY.fullmatch(key) is None:
+    if not _is_key(key):
         raise ValueError(f"not a key of an object: {key!r}")
     return key
+
+
+def _is_key(text: str) -> bool:
+    return ".." not in text and _KEY.fullmatch(text) is not None
 
 
 def _remove_unfinished(folder: Path, before: float) -> int:

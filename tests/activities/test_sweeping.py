@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from activities.sweeping import _ADVISORY_LOCK, UNNAMED_FOR, Sweeper, Swept
+from activities.sweeping import _TURN, UNNAMED_FOR, Sweeper, Swept
 from db.engine import Database
 from db.models import ExportRecord
+from db.repositories.certificates import CertificateRepository
 from db.repositories.exports import AllExportsRepository, ExportRepository
+from db.repositories.results import ResultRepository
+from events.payloads import result_id
 from integrations.errors import TemporarilyUnavailable
 from integrations.storage.objects import ObjectStore, open_store
 from tests.activities.accounts import add_export, keys_of, row_of
-from tests.db.accounts import Account, new_account
+from tests.db.accounts import Account, a_certificate, add_test, new_account
 
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(hours=25)
@@ -97,7 +100,7 @@ async def test_what_no_row_names_goes_after_a_day_and_what_one_names_stays(
 ):
     under_way = await add_export(account)
     old, young = f"exports/{account.id}/old.zip", f"exports/{account.id}/young.zip"
-    for key in (str(under_way.object_key), old, young, "elsewhere/x.pdf"):
+    for key in (str(under_way.object_key), old, young, "letters/x.pdf"):
         await storage.put(key, b"a file")
         age(folder, key, UNNAMED_FOR + timedelta(minutes=1))
     age(folder, young, UNNAMED_FOR - timedelta(minutes=1))
@@ -110,7 +113,7 @@ async def test_what_no_row_names_goes_after_a_day_and_what_one_names_stays(
     assert (swept.unnamed, swept.unfinished) == (1, 1)
     assert not half.exists()
     assert set(await keys_of(storage, account)) == {under_way.object_key, young}
-    assert [each.key async for each in storage.list("elsewhere/")] == ["elsewhere/x.pdf"]
+    assert [each.key async for each in storage.list("letters/")] == ["letters/x.pdf"]
     assert await sweeper.run_once(now=NOW) == Swept()
 
 
@@ -128,6 +131,29 @@ async def test_each_kind_of_file_has_its_own_rows(
 
     left = [each.key async for each in storage.list("certificates/")]
     assert left == ["certificates/kept.pdf"]
+
+
+async def test_the_files_of_a_certificate_stay_and_what_the_doctor_left_goes(
+    sweeper: Sweeper, storage: ObjectStore, account: Account, folder: Path
+):
+    tested = await add_test(account, await account.add_agent())
+    async with account.database.for_user(account.id) as session:
+        result = await ResultRepository(session).get(result_id(tested.id))
+        assert result is not None
+        new = a_certificate(result)
+        await CertificateRepository(session).add(new)
+    kept = {new.pdf_key, new.image_key, new.qr_key, new.bundle_key}
+    lost = {f"certificates/{result.id}/lost.pdf", f"certificates/{tested.id}/lost.pdf"}
+    for key in kept | lost | {"doctor/0f3c"}:
+        await storage.put(key, b"a file")
+        age(folder, key, 2 * UNNAMED_FOR)
+
+    swept = await sweeper.run_once(now=NOW)
+
+    assert swept.unnamed == 3
+    assert {each.key async for each in storage.list("certificates/")} == kept
+    assert {path.name for path in folder.iterdir()} == {"certificates"}
+    assert [path.name for path in (folder / "certificates").iterdir()] == [str(result.id)]
 
 
 class Dying(ObjectStore):
@@ -169,7 +195,7 @@ async def test_the_files_of_a_deleted_user_go(
 
     await sweeper.run_once(now=NOW)
 
-    assert await keys_of(storage, account) == []
+    assert list(folder.iterdir()) == []
 
 
 async def test_one_sweeps_at_a_time(
@@ -178,22 +204,58 @@ async def test_one_sweeps_at_a_time(
     export = await ready(account, storage)
     async with database.as_system() as session:
         lock = text("SELECT pg_advisory_xact_lock(:key)")
-        await session.execute(lock, {"key": _ADVISORY_LOCK})
+        await session.execute(lock, {"key": _TURN})
 
         assert await sweeper.run_once(now=LATER) == Swept()
 
     assert (await row_of(account, export.id)).status == "ready"
 
 
-async def test_a_storage_that_is_away_stops_no_later_sweep(
-    database: Database, storage: ObjectStore, account: Account, monkeypatch: pytest.MonkeyPatch
+async def test_one_connection_is_enough(
+    postgres_url: str, storage: ObjectStore, account: Account, folder: Path
+):
+    expired, lost = await ready(account, storage), f"exports/{account.id}/lost.zip"
+    await storage.put(lost, b"a file")
+    age(folder, lost, 2 * UNNAMED_FOR)
+    small = Database.connect(postgres_url, pool_size=1)
+    try:
+        async with asyncio.timeout(10):  # less than anybody waits for a pool
+            await Sweeper(small, storage).run_once(now=LATER)
+    finally:
+        await small.dispose()
+
+    assert (await row_of(account, expired.id)).status == "expired"
+    assert await keys_of(storage, account) == []
+
+
+async def test_what_is_not_ours_stops_no_sweep(
+    sweeper: Sweeper, storage: ObjectStore, account: Account, folder: Path
+):
+    export = await ready(account, storage)
+    foreign = folder / "exports" / ".DS_Store"
+    foreign.touch()
+    for each in (foreign, folder / str(export.object_key)):
+        age(folder, str(each.relative_to(folder)), 2 * UNNAMED_FOR)
+
+    await sweeper.run_once(now=NOW)
+
+    assert foreign.exists()
+    assert await keys_of(storage, account) == [export.object_key]
+
+
+@pytest.mark.parametrize("failure", [TemporarilyUnavailable("away"), ValueError("a bug")])
+async def test_a_failure_stops_no_later_sweep(
+    database: Database,
+    storage: ObjectStore,
+    failure: Exception,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     tried = asyncio.Event()
     sweeper = Sweeper(database, storage)
 
     async def fail_once(*_: Any, **__: Any) -> Swept:
         monkeypatch.undo()
-        raise TemporarilyUnavailable("away")
+        raise failure
 
     async def note(*_: Any, **__: Any) -> set[str]:
         tried.set()

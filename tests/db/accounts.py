@@ -10,7 +10,14 @@ import numpy as np
 from sqlalchemy import insert
 
 from db.engine import Database
-from db.models import AgentRecord, NewResult, NewSession, SessionRecord
+from db.models import (
+    AgentRecord,
+    NewCertificate,
+    NewResult,
+    NewSession,
+    ResultRecord,
+    SessionRecord,
+)
 from db.repositories.agents import AgentContent, AgentRepository
 from db.repositories.results import ResultRepository
 from db.repositories.sessions import SessionRepository
@@ -163,3 +170,41 @@ async def add_test(account: Account, agent: Any, **changes: Any) -> SessionRecor
     async with account.database.for_user(account.id) as session:
         await ResultRepository(session).add(a_result(tested, **changes))
     return tested
+
+
+def a_certificate(result: ResultRecord, **changes: Any) -> NewCertificate:
+    folder = f"certificates/{result.id}"
+    values: dict[str, Any] = {
+        "id": uuid5(result.id, "certificate"),
+        "result_id": result.id,
+        "user_id": result.user_id,
+        "verification_code": f"ALX-{uuid4().hex[:12]}",
+        "agent_name": result.agent_name,
+        "agent_version": 1,
+        "model": result.model,
+        "mode": "omni",
+        "test_type": "backtest",
+        "asset": result.asset,
+        "timeframe": result.timeframe,
+        "period_start": START,
+        "period_end": START,
+        "pnl_pct": 4.25,
+        "total_trades": 3,
+        "max_drawdown_pct": 1.5,
+        "seal": "own_data",
+        "share_url": "http://api.test/verify/ALX",
+        "pdf_key": f"{folder}/certificate.pdf",
+        "image_key": f"{folder}/certificate.png",
+        "qr_key": f"{folder}/qr.png",
+        "bundle_key": f"{folder}/bundle.zip",
+        "includes_reasoning": False,
+        "equity": [[1, 2.5]],
+        "engine_version": "1.2.3",
+        "canonical": {"cagr": 7.1e37, "third": 1 / 3},
+        "canonical_sha256": "ab" * 32,
+        "signature": "c2ln",
+        "public_key_id": "ab" * 8,
+        "trace_sha256": "cd" * 32,
+        "issued_at": START,
+    }
+    return NewCertificate(**(values | changes))

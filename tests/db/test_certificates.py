@@ -1,8 +1,7 @@
 """Certificates in the database: their owner's, or one at a time for whoever has its code."""
 
 from datetime import UTC, datetime
-from typing import Any
-from uuid import uuid4, uuid5
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -18,7 +17,7 @@ from db.repositories.certificates import (
     PublishedCertificates,
 )
 from db.repositories.results import ResultFilter, ResultRepository
-from tests.db.accounts import Account, a_result
+from tests.db.accounts import Account, a_certificate, a_result
 
 AT = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
@@ -32,44 +31,6 @@ async def result(account: Account) -> ResultRecord:
         found = await ResultRepository(session).get(new.id)
     assert found is not None
     return found
-
-
-def a_certificate(result: ResultRecord, **changes: Any) -> NewCertificate:
-    folder = f"certificates/{result.id}"
-    values: dict[str, Any] = {
-        "id": uuid5(result.id, "certificate"),
-        "result_id": result.id,
-        "user_id": result.user_id,
-        "verification_code": f"ALX-{uuid4().hex[:12]}",
-        "agent_name": result.agent_name,
-        "agent_version": 1,
-        "model": result.model,
-        "mode": "omni",
-        "test_type": "backtest",
-        "asset": result.asset,
-        "timeframe": result.timeframe,
-        "period_start": AT,
-        "period_end": AT,
-        "pnl_pct": 4.25,
-        "total_trades": 3,
-        "max_drawdown_pct": 1.5,
-        "seal": "own_data",
-        "share_url": "http://api.test/verify/ALX",
-        "pdf_key": f"{folder}/certificate.pdf",
-        "image_key": f"{folder}/certificate.png",
-        "qr_key": f"{folder}/qr.png",
-        "bundle_key": f"{folder}/bundle.zip",
-        "includes_reasoning": False,
-        "equity": [[1, 2.5]],
-        "engine_version": "1.2.3",
-        "canonical": {"cagr": 7.1e37, "third": 1 / 3},
-        "canonical_sha256": "ab" * 32,
-        "signature": "c2ln",
-        "public_key_id": "ab" * 8,
-        "trace_sha256": "cd" * 32,
-        "issued_at": AT,
-    }
-    return NewCertificate(**(values | changes))
 
 
 async def stored(account: Account, new: NewCertificate) -> bool:

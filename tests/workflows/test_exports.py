@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -11,14 +12,15 @@ from typing_extensions import override
 from activities import account_tables, exports
 from activities.reconciliation import LostExports, Reconciler
 from db.models import ExportRecord, NewNotification
+from db.repositories.exports import StaleExport
 from db.repositories.inbox import InboxRepository
 from integrations.errors import AuthenticationFailed
 from integrations.storage.objects import ObjectStore
 from tests.activities.accounts import add_export, content_of, furnish, row_of, unzipped
-from tests.db.accounts import Account
+from tests.db.accounts import Account, new_account
 from tests.laboratory import Laboratory
 from workflows.export import ExportProgress, ExportWorkflow
-from workflows.runtime import export_workflow_id
+from workflows.runtime import TemporalUnreachable, export_workflow_id
 
 AT_ONCE = timedelta(0)
 
@@ -126,6 +128,31 @@ async def test_an_export_without_a_workflow_is_started_again(apart: Laboratory):
     assert "trades.csv" in unzipped(await content_of(apart.storage, export))
 
 
+async def test_an_export_that_temporal_does_not_answer_for_keeps_no_other_waiting(
+    apart: Laboratory,
+):
+    stuck = await add_export(account_in(apart))
+    lost = await add_export(await new_account(apart.database))
+    asked_while_open: list[int] = []
+
+    class Picky:
+        async def is_export_running(self, export_id: UUID) -> bool:
+            asked_while_open.append(await open_transactions(apart))
+            if export_id == stuck.id:
+                raise TemporalUnreachable("a test")
+            return await apart.temporal.is_export_running(export_id)
+
+        async def start_export(self, export: StaleExport) -> None:
+            await apart.temporal.start_export(export)
+
+    await Reconciler(apart.database, apart.temporal, exports=LostExports(Picky())).run_once(
+        unchanged_for=AT_ONCE
+    )
+
+    assert await apart.temporal.is_export_running(lost.id)
+    assert asked_while_open == [0, 0]
+
+
 async def test_an_export_whose_user_is_gone_ends(apart: Laboratory):
     account = account_in(apart)
     export = await add_export(account)
@@ -138,6 +165,14 @@ async def test_an_export_whose_user_is_gone_ends(apart: Laboratory):
             await handle_of(apart, export).result()
 
     assert "no such export" in str(failure.value.cause)
+
+
+async def open_transactions(laboratory: Laboratory) -> int:
+    """Those that wait for their process; this one runs."""
+    idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+    of_this_database = " AND datname = current_database()"
+    async with laboratory.database.as_system() as session:
+        return int((await session.execute(text(idle + of_this_database))).scalar_one())
 
 
 def reconciler(laboratory: Laboratory) -> Reconciler:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from integrations.errors import AuthenticationFailed, ObjectNotFound, TemporarilyUnavailable
 from integrations.storage.locations import Bucket, Folder, location_of
@@ -45,6 +46,18 @@ async def test_a_list_is_of_whole_parts_of_keys(store: ObjectStore):
 
     assert await _keys(store, "exports/") == {KEY, "exports/bob.zip"}
     assert await _keys(store, "certificates/") == set()
+
+
+async def test_a_list_passes_over_what_somebody_else_put_there(folder: Path):
+    store = open_store(str(folder))
+    await store.put(KEY, b"x")
+    for name in (".DS_Store", "a file.txt", "bücher.zip"):
+        (folder / "exports" / name).touch()
+
+    with capture_logs() as logged:
+        assert await _keys(store, "exports/") == {KEY}
+    assert {each["event"] for each in logged} == {"foreign_file_in_storage"}
+    assert len(logged) == 3
 
 
 async def test_a_large_object_is_written_and_read_piece_by_piece(store: ObjectStore):
@@ -108,6 +121,18 @@ async def test_deleting_what_is_not_there_is_no_error(store: ObjectStore):
 
     with pytest.raises(ObjectNotFound):
         await store.stream(KEY)
+
+
+async def test_the_last_object_of_a_folder_takes_it_along(folder: Path):
+    store = open_store(str(folder))
+    for key in (KEY, "exports/bob/two.zip"):
+        await store.put(key, b"x")
+
+    await store.delete(KEY)
+    assert [path.name for path in (folder / "exports").iterdir()] == ["bob"]
+    await store.delete("exports/bob/two.zip")
+    assert list(folder.iterdir()) == []
+    await store.put(KEY, b"x")
 
 
 async def test_an_object_that_goes_while_it_is_read_is_said_to_be_gone(store: ObjectStore):
@@ -214,7 +239,6 @@ async def test_an_outage_while_an_object_is_read_is_told(bucket: ObjectStore, s3
     ("text", "location"),
     [
         ("/var/lib/alphalab", Folder(path=Path("/var/lib/alphalab"))),
-        ("storage", Folder(path=Path.cwd() / "storage")),
         ("file:///var/a%20b", Folder(path=Path("/var/a b"))),
         ("s3://bucket", Bucket(name="bucket", prefix=None)),
         ("s3://bucket/alpha/lab/", Bucket(name="bucket", prefix="alpha/lab")),
@@ -225,8 +249,12 @@ def test_a_location_is_a_folder_or_a_bucket(text: str, location: Folder | Bucket
 
 
 @pytest.mark.parametrize(
-    "text", ["gs://bucket", "https://x/y", "s3://", "s3://key:secret@bucket", "file://host/x"]
+    "text",
+    [
+        *("gs://bucket", "https://x/y", "s3://", "s3://key:secret@bucket", "file://host/x"),
+        *("", "storage", "./storage", "s3:/bucket/x", "S3:/bucket", "file:/a", "s3:bucket"),
+    ],
 )
 def test_other_locations_are_refused(text: str):
-    with pytest.raises(ValueError, match="must be a folder"):
+    with pytest.raises(ValueError, match="must be /a/folder"):
         location_of(text)
