@@ -26,7 +26,7 @@ from activities.key_slots import KeySlots
 from activities.model_calls import ModelCalls, carried_out, is_done
 from activities.questions import Reply, booking, cut_off, stored_reply
 from agents.ai_summaries import FinishedTest, TradeShown, build_summary_messages, clean_summary
-from agents.prompts import CHARACTERS_PER_TOKEN, Message, prompt_hash
+from agents.prompts import Message, prompt_hash
 from db.engine import Database
 from db.models import ResultRecord
 from db.repositories.ai_summaries import AiSummaryRepository, NotableTrade, SummaryBasis
@@ -40,6 +40,8 @@ from integrations.openrouter.schemas import ChatReply, ChatRequest, ModelInfo
 AFTER_ALL_CANDLES = -1
 # 600 characters are 200 tokens or less; some models think aloud before.
 MAX_TOKENS = 400
+# What a model's template puts around a message: its role, where it begins and ends.
+WRAPPING_TOKENS = 20
 TRADES_OF_EACH_KIND = 2
 PRICE_PATIENCE_S = 5.0
 
@@ -234,11 +236,13 @@ def finished_test(
 def most_expected(
     model: ModelInfo | None, messages: Sequence[Message], dearest_call_usd: float | None
 ) -> float:
-    """What the call costs at most by the model's price; unknown, as much as its dearest before."""
+    """What the call costs at most by the model's price; unknown, as much as its dearest before.
+
+    No token is shorter than a byte of UTF-8, whatever the script and the model.
+    """
     if model is None or model.prompt_price is None or model.completion_price is None:
         return dearest_call_usd or 0.0
-    characters = sum(len(message["content"]) for message in messages)
-    prompt_tokens = characters / CHARACTERS_PER_TOKEN
+    prompt_tokens = sum(len(message["content"].encode()) + WRAPPING_TOKENS for message in messages)
     return prompt_tokens * model.prompt_price + MAX_TOKENS * model.completion_price
 
 

@@ -80,6 +80,8 @@ MAX_TOKENS = 1_000
 HTTP_TIMEOUT_S = 30.0
 # So long an attempt waits for its key's turn.
 TURN_PATIENCE_S = 30.0
+# So long a test whose turn did not come stays away from the worker before it asks again.
+TURN_PAUSE_S = 2.0
 # Watchers see the text grow ten times a second; every fragment repeats it whole.
 FRAGMENT_INTERVAL_S = 0.1
 
@@ -98,12 +100,14 @@ class DecisionResult:
     """The order that came of the decision, if one did, and a line for operators.
 
     An order is all that a decision changes of the simulation's state. With a `turn` nothing was
-    decided yet: the key was busy for long, and the decision is to be asked for again with it.
+    decided yet: the key was busy, and the decision is to be asked for again with it, `pause_s`
+    seconds later.
     """
 
     order: PendingOrder | None
     summary: str
     turn: Turn | None = None
+    pause_s: float = 0.0
 
 
 class DecisionActivities:
@@ -143,28 +147,37 @@ class DecisionActivities:
     ) -> DecisionResult | None:
         """Decide when it is the key's turn; None when the decision is recorded.
 
-        A turn that does not come for long is handed back, so that neither this attempt's time nor
-        one of the worker's places is spent on waiting.
+        What is bought already needs neither a key nor a turn. A turn that does not come is handed
+        back, so that neither this attempt's time nor the worker's places are spent on waiting.
         """
         question = await self._prepare(context, input)
         if question is None:
             return None
-        if question.api_key is None:  # enough for what is bought already
+        if question.api_key is None or not _is_to_be_bought(question):
             return await self._decide(question)
         line = self._slots.of(question.api_key)
         if line.is_free:
             async with line.turn():
                 return await self._decide(question)
-        # What was read before a wait is old after it: the key, the owner, the calls. The call that
-        # was opened is withdrawn: a worker that dies meanwhile leaves none that looks paid for.
+        # The call that was opened is withdrawn: a worker that dies meanwhile leaves none that looks
+        # paid for.
         await self._note_refusal(question, 1)
-        since = None if input.turn is None else input.turn.since
+        turn = input.turn
+        if turn is None:  # of a workflow that takes none back
+            async with line.turn():
+                return await self._decide_after_wait(context, input)
         try:
-            async with line.turn(since=since, patience=None if since is None else TURN_PATIENCE_S):
-                again = await self._prepare(context, input)
-                return None if again is None else await self._decide(again)
+            async with line.turn(since=turn.since, patience=TURN_PATIENCE_S):
+                return await self._decide_after_wait(context, input)
         except StillWaiting:
-            return _handed_back(input)
+            return _handed_back(input, turn)
+
+    async def _decide_after_wait(
+        self, context: SessionContext, input: DecisionInput
+    ) -> DecisionResult | None:
+        """Read anew what is old after a wait, the key, the owner, the calls, and decide."""
+        question = await self._prepare(context, input)
+        return None if question is None else await self._decide(question)
 
     async def _prepare(self, context: SessionContext, input: DecisionInput) -> Question | None:
         """Open the first call and compose the prompt; None when the decision is recorded."""
@@ -429,13 +442,27 @@ def _failed_before(input: DecisionInput) -> int:
     return earlier + activity.info().attempt - 1
 
 
-def _handed_back(input: DecisionInput) -> DecisionResult:
-    since = 0.0 if input.turn is None else input.turn.since
+def _handed_back(input: DecisionInput, turn: Turn) -> DecisionResult:
     return DecisionResult(
         order=None,
         summary=f"candle {input.candle_index}: waits for its key",
-        turn=Turn(since=since, failed=_failed_before(input)),
+        turn=replace(turn, failed=_failed_before(input)),
+        pause_s=TURN_PAUSE_S,
     )
+
+
+def _is_to_be_bought(question: Question) -> bool:
+    """Whether a call has to be made: no reply is usable yet, and another may be asked for."""
+    for call_no in range(1, CALLS_PER_DECISION + 1):
+        made = question.calls.get(call_no)
+        if made is None or not is_done(made):
+            return True
+        try:
+            _parsed(question, stored_reply(made))
+        except InvalidReply:
+            continue
+        return False
+    return False
 
 
 def _check_budget(context: SessionContext, basis: DecisionBasis) -> None:

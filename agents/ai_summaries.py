@@ -15,7 +15,9 @@ from trading.rules import Rules
 
 MAX_SUMMARY_LENGTH = 600
 MAX_STRATEGY_SHOWN = 600
-_MARKUP = re.compile(r"[*_`#>]{2,}|^\s*[#>*-]+\s+|`", re.MULTILINE)
+# A reply may have a megabyte. What comes later than this, thinking aloud left out, is not read.
+MAX_CHARACTERS_READ = 8_000
+_MARKUP = re.compile(r"[*_`#>]{2,}|^[^\S\n]*[#>*-]+(?:[^\S\n]+|$)|`", re.MULTILINE)
 _THINKING = re.compile(r"^.*</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?…](?=\s)")
 
@@ -60,7 +62,8 @@ def clean_summary(text: str) -> str:
     Thinking aloud, markup and control characters are left out; what is too long ends with the last
     sentence that fits, or else with the last word.
     """
-    said = _MARKUP.sub("", _THINKING.sub("", storable(text), count=1))
+    said = _THINKING.sub("", storable(text), count=1).lstrip()[:MAX_CHARACTERS_READ]
+    said = _MARKUP.sub("", said)
     plain = " ".join("".join(map(_printable, said)).split())
     if len(plain) <= MAX_SUMMARY_LENGTH:
         return plain

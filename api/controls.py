@@ -86,12 +86,15 @@ class Controls:
         ending = asyncio.create_task(
             self._temporal.wait_result(session.id, STOP_PATIENCE, session.type)
         )
-        while session.ai_summary and not ending.done():
-            await asyncio.wait([ending], timeout=LOOK_AGAIN_S)
-            if (await self._find(session.user_id, session.id)).result_id is not None:
-                ending.cancel()
-                return
-        await ending
+        try:
+            while session.ai_summary and not ending.done():
+                await asyncio.wait([ending], timeout=LOOK_AGAIN_S)
+                if (await self._find(session.user_id, session.id)).result_id is not None:
+                    return
+            await ending
+        finally:
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
 
     async def _find(
         self, user_id: UUID, session_id: UUID, type: SessionType | None = None

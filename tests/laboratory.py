@@ -131,6 +131,7 @@ class Laboratory:
     issuer: CertificateIssuer = ISSUER
     fernet_key: str = field(default_factory=lambda: Fernet.generate_key().decode())
     user_id: UUID = field(default_factory=uuid4)
+    max_decisions: int = 64
     max_decisions_per_key: int = 32
 
     @property
@@ -159,7 +160,11 @@ class Laboratory:
     async def worker(self, *, grace: float = 2.0) -> AsyncIterator[None]:
         """A worker of this laboratory's task queue, while the block runs."""
         workers = build_workers(
-            self.client, self.task_queue, self.activities(), grace=timedelta(seconds=grace)
+            self.client,
+            self.task_queue,
+            self.activities(),
+            max_decisions=self.max_decisions,
+            grace=timedelta(seconds=grace),
         )
         async with AsyncExitStack() as stack:
             for each in workers:

@@ -230,8 +230,10 @@ class SessionRun:
             self._take_trouble(e)
             return
         self._turn = outcome.turn
-        if outcome.turn is not None:
-            return  # its key is busy: the loop asks again
+        if outcome.turn is not None:  # its key is busy: the loop asks again
+            if outcome.pause_s:
+                await self._wait(timedelta(seconds=outcome.pause_s), "its key's turn")
+            return
         self._state = replace(self._require_state(), pending=outcome.order)
         self._last_decision = outcome.summary
         self._decision_due = False

@@ -12,7 +12,9 @@ _BASIS = text("""
         (SELECT CAST(max(c.cost_usd) AS float8) FROM model_calls c WHERE c.session_id = s.id)
             AS dearest_call_usd
     FROM trading_sessions s JOIN test_results r ON r.session_id = s.id
-    LEFT JOIN agents a ON a.id = s.agent_id LEFT JOIN api_keys k ON k.id = a.api_key_id
+    JOIN users u ON u.id = s.user_id
+    LEFT JOIN agents a ON a.id = s.agent_id
+    LEFT JOIN api_keys k ON k.id = a.api_key_id AND u.is_active
     WHERE s.id = :session_id
 """)
 
@@ -37,7 +39,10 @@ _KEEP = text("""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryBasis:
-    """A finished session: what it has cost, what would pay for a summary, and one it may have."""
+    """A finished session: what it has cost, what would pay for a summary, and one it may have.
+
+    The key of a user who was deactivated pays for nothing.
+    """
 
     epoch: int
     cost_usd: float

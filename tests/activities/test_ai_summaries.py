@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import ai_summaries
 from activities.ai_summaries import AFTER_ALL_CANDLES
+from integrations.openrouter.schemas import ModelInfo
 from tests.activities.experiments import Bench
 from tests.activities.processes import Process
 from tests.laboratory import Plan
@@ -129,6 +130,23 @@ async def test_a_model_whose_price_is_unknown_costs_what_its_dearest_call_did():
     assert ai_summaries.most_expected(None, messages, None) == 0
 
 
+@pytest.mark.parametrize("piece", ["1.5,", "記録", "é", "🙂"])
+def test_at_most_every_byte_of_what_is_sent_is_a_token(piece: str):
+    priced = ModelInfo(
+        id="a-model",
+        name="A model",
+        description="",
+        context_length=None,
+        supported_parameters=frozenset(),
+        input_modalities=frozenset(),
+        prompt_price=1.0,
+        completion_price=0.0,
+    )
+    messages = [{"role": "user", "content": piece * 500}]
+
+    assert ai_summaries.most_expected(priced, messages, None) > len(piece.encode()) * 500
+
+
 async def test_a_reply_beyond_all_limits_is_paid_for_once_and_says_nothing(
     bench: Bench, process: Process, monkeypatch: pytest.MonkeyPatch
 ):
@@ -164,3 +182,18 @@ async def test_a_newer_owner_of_the_session_is_not_paid_for_by_a_late_attempt(
 
     assert await refused(run) == "Superseded"
     assert process.sent == []
+
+
+async def test_the_key_of_a_user_who_was_deactivated_pays_for_no_summary(
+    bench: Bench, process: Process
+):
+    run = await finished(bench, process)
+    activate = "UPDATE users SET is_active = %s WHERE id = %s"
+    await bench.server.execute(activate, (False, run.user_id))
+    try:
+        assert await refused(run) == "NoApiKey"
+    finally:
+        await bench.server.execute(activate, (True, run.user_id))
+
+    assert process.sent == []
+    assert (await bench.laboratory.result(run.session_id))["ai_summary"] is None

@@ -70,6 +70,7 @@ def test_a_strategy_opens_and_closes_no_block_and_is_cut():
         ("A\x00b\x1b[31mc\u202ed\u200be\ud800", "Ab [31mcde"),
         ("", ""),
         ("\n```\n```\n", ""),
+        ("---\nIt went well.\n-\n", "It went well."),
     ],
 )
 def test_words_are_kept_as_plain_text(said: str, kept: str):
@@ -84,6 +85,14 @@ def test_a_long_text_ends_with_a_sentence_or_else_with_a_word():
     assert words.endswith("word…")
     assert len(words) <= MAX_SUMMARY_LENGTH
     assert len(clean_summary("x" * 10_000)) == MAX_SUMMARY_LENGTH
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "\n-", "- ", "#", "a\n", "</think", "\x85"])
+@pytest.mark.timeout(5)
+def test_a_megabyte_of_anything_is_read_in_no_time(piece: str):
+    said = piece * (1024 * 1024 // len(piece))
+    assert len(clean_summary(said)) <= MAX_SUMMARY_LENGTH
+    assert clean_summary("\n" * 1024 * 1024 + "It went well.") == "It went well."
 
 
 @given(said=st.text(max_size=2_000))

@@ -7,9 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from temporalio.api.enums.v1 import EventType
 
 from activities import model_calls as calls
+from api.controls import Controls
+from api.errors import NotFound
 from tests.laboratory import Laboratory, Plan
 from workflows import policies
 from workflows.backtest import BacktestWorkflow
@@ -307,3 +310,38 @@ async def test_a_signal_without_an_id_counts_too(staffed: Laboratory):
 
     await staffed.ended(session_id)
     assert (await staffed.session_row(session_id))["status"] == "stopped"
+
+
+async def test_a_stop_that_nobody_waits_for_any_more_leaves_nothing_behind(laboratory: Laboratory):
+    controls = Controls(laboratory.database, laboratory.temporal)
+    session_id = await laboratory.started(Plan(candles=2, ai_summary=True))
+    stop = controls.stop(laboratory.user_id, session_id, close_position=True)
+    given_up = asyncio.create_task(stop)
+    await until_waited_for()
+
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert not waited_for()
+
+    stop = controls.stop(laboratory.user_id, session_id, close_position=True)
+    in_vain = asyncio.create_task(stop)
+    await until_waited_for()
+    async with laboratory.database.as_system() as session:
+        await session.execute(
+            text("DELETE FROM trading_sessions WHERE id = :id"), {"id": session_id}
+        )
+    with pytest.raises(NotFound):
+        await in_vain
+    assert not waited_for()
+
+
+async def until_waited_for() -> None:
+    async with asyncio.timeout(10):
+        while not waited_for():
+            await asyncio.sleep(0.01)
+
+
+def waited_for() -> list["asyncio.Task[Any]"]:
+    """Who waits for the end of a test's workflow."""
+    return [each for each in asyncio.all_tasks() if "wait_result" in repr(each.get_coro())]

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from temporalio.api.enums.v1 import EventType
 from temporalio.common import RetryPolicy
 
-from activities import decisions
+from activities import decisions, model_calls
 from activities.failures import PERMANENT_FAILURES
 from tests.laboratory import Laboratory, Plan
 from workflows import policies
@@ -275,6 +275,7 @@ async def test_tests_that_wait_for_one_key_for_long_neither_fail_nor_pay_twice(
 ):
     """Together they wait for longer than a decision may take."""
     monkeypatch.setattr(decisions, "TURN_PATIENCE_S", 0.3)
+    monkeypatch.setattr(decisions, "TURN_PAUSE_S", 0.1)
     monkeypatch.setitem(policies.DECISION, "schedule_to_close_timeout", timedelta(seconds=3))
     laboratory.max_decisions_per_key = 1
     plan = Plan(candles=1, model="simulated/hold:delay-100")
@@ -283,16 +284,34 @@ async def test_tests_that_wait_for_one_key_for_long_neither_fail_nor_pay_twice(
         for session_id in sessions:
             await laboratory.ended(session_id)
 
-    completed = 0
+    completed = waits = 0
     for session_id in sessions:
         found = Counter(await activity_events(laboratory, session_id))
         assert found["ACTIVITY_TASK_TIMED_OUT"] == found["ACTIVITY_TASK_FAILED"] == 0
         completed += found["ACTIVITY_TASK_COMPLETED"]
         row = await laboratory.session_row(session_id)
         assert (row["status"], row["possibly_paid_twice"]) == ("completed", 0)
+        assert found["TIMER_STARTED"] == found["TIMER_FIRED"]
+        waits += found["TIMER_FIRED"]
+    assert waits > 0
     # Undisturbed, a session takes five: claim, indicators, step, decision, result.
     assert completed > 5 * len(sessions)
     assert await requests(laboratory) == len(sessions)
+
+
+async def test_a_key_with_very_many_tests_does_not_hold_up_another_key(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(model_calls, "CANCELLATION_GRACE_S", 0.0)
+    laboratory.max_decisions, laboratory.max_decisions_per_key = 4, 2
+    async with laboratory.worker(grace=0.0):
+        for _ in range(6):
+            crowded = await laboratory.started(Plan(candles=1, model="simulated/hold:hang"))
+            await laboratory.stepped(crowded, 1)
+
+        await laboratory.run(Plan(candles=2, api_key="sk-or-v1-other"), seconds=20)
+
+        assert await requests(laboratory) == 2 + 2
 
 
 async def activity_events(laboratory: Laboratory, session_id: UUID) -> list[str]:
