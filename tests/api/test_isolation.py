@@ -73,6 +73,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "update_agent": {"name": "Taken over"},
     "add_key": {"api_key": "sk-or-v1-another"},
     "compute_indicators": {"asset": ASSET, "timeframe": "1h", "indicators": ["rsi_14"]},
+    "start_export": {"include": {"agent_configs": True}},
 }
 QUERIES: Mapping[str, dict[str, str]] = {
     "get_candles": {"asset": ASSET, "timeframe": "1h"},
@@ -88,9 +89,9 @@ FORMS: Mapping[str, dict[str, Any]] = {
 }
 # What A is told where the request itself is a good one. Of A's forward test there is a row alone,
 # which has not started, and of A's agent no profitable backtest.
-GOOD = {"SESSION_NOT_RUNNING", "CONFLICT", "NO_PROFITABLE_BACKTEST"}
-# They name an agent in their bodies, and are tried with one where that is.
-NEED_AN_AGENT = {"start_backtest", "start_forward_test"}
+GOOD = {"SESSION_NOT_RUNNING", "CONFLICT", "NO_PROFITABLE_BACKTEST", "NOT_PROFITABLE"}
+# They name an agent or a result in their bodies, and are tried with one where that is.
+NEED_A_NAME = {"start_backtest", "start_forward_test", "issue_certificate"}
 
 # How the document says that an operation asks for a user.
 SIGNED_IN: Mapping[str, list[str]] = {"HTTPBearer": []}
@@ -528,7 +529,7 @@ async def test_what_names_nothing_shows_and_changes_the_own_things_only(
     assert answer.status_code < 500, answer.text
     assert leaks(scene, answer) == []
     assert scene.rows() == before
-    if operation.id not in NEED_AN_AGENT:
+    if operation.id not in NEED_A_NAME:
         own = await scene.send(scene.a, operation)
         assert own.is_success, own.text
 
