@@ -502,7 +502,7 @@ class TestLive:
 
 
 async def step_all(tape: Tape) -> None:
-    for _ in range(12):
+    for _ in range(8):
         await tape.step(500)
 
 
@@ -519,7 +519,7 @@ class TestSlowClients:
     async def test_a_client_that_reads_nothing_is_closed_and_delays_nobody(
         self, impatient: Address, world: World, ada: Person
     ) -> None:
-        tape = await recorded(world, ada, candles=6_000)
+        tape = await recorded(world, ada, candles=4_000)
         url = impatient.url(tape.session_id, f"token={ada.token}&last_seq=0")
         async with (
             connect(url, max_queue=1, compression=None) as deaf,
@@ -527,20 +527,20 @@ class TestSlowClients:
         ):
             deaf.transport.pause_reading()
             await step_all(tape)
-            await client.until_seq(12_000)
+            await client.until_seq(8_000)
             async with asyncio.timeout(20):
                 while world.services.relay.count_watchers(tape.session_id) > 1:
                     await asyncio.sleep(0.05)
             deaf.transport.resume_reading()
             code = await Client(deaf).until_closed(seconds=30)
 
-        assert client.seqs() == list(range(1, 12_001))
+        assert client.seqs() == list(range(1, 8_001))
         assert code == 1013
 
     async def test_a_client_that_reads_slowly_gets_everything(
         self, impatient: Address, world: World, ada: Person
     ) -> None:
-        tape = await recorded(world, ada, candles=6_000)
+        tape = await recorded(world, ada, candles=4_000)
         async with impatient.watch_through_a_straw(tape.session_id, ada.token) as client:
             await client.until("replay_complete")
             async with asyncio.TaskGroup() as meanwhile:
@@ -548,9 +548,9 @@ class TestSlowClients:
                 for _ in range(300):
                     await client.next()
                     await asyncio.sleep(0.015)
-            await client.until_seq(12_000)
+            await client.until_seq(8_000)
 
-        assert client.seqs() == list(range(1, 12_001))
+        assert client.seqs() == list(range(1, 8_001))
 
 
 class TestCommands:

@@ -9,11 +9,11 @@ from tests.chaos.plans import Plan
 from tests.chaos.scenario import run_scenario
 
 PLAN = Plan(
-    candles=60,
+    candles=40,
     seed=7,
     model="simulated/flip",
-    victims=("worker", "request", "redis", "everything"),
-    bystander_candles=40,
+    victims=("request", "redis", "everything"),
+    bystander_candles=24,
     references=1,
     orderly_restart=False,
     leniency=4.0,

@@ -7,7 +7,10 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,11 +28,28 @@ from trading.orders import Trade
 from trading.rules import Mode
 from trading.simulation import replay
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import empyrical
-    from backtesting._stats import compute_stats
-    from scipy import stats as moments
+
+# Slow to import, and collected by every process of the suite.
+@cache
+def empyrical() -> ModuleType:
+    return quietly_imported("empyrical")
+
+
+@cache
+def backtesting_statistics() -> ModuleType:
+    return quietly_imported("backtesting._stats")
+
+
+@cache
+def moments() -> ModuleType:
+    return quietly_imported("scipy.stats")
+
+
+def quietly_imported(name: str) -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module(name)
+
 
 CAPITAL = 10_000.0
 DAY_MS = 86_400_000
@@ -115,11 +135,11 @@ class Replayed:
         """pandas' way to daily returns: the last value of each day that has one."""
         opens = pd.to_datetime(self.open_times, unit="ms", utc=True)
         closes = pd.Series(self.equity, index=opens).resample("D").last().dropna()
-        returns: Floats = empyrical.simple_returns(np.concatenate(([CAPITAL], closes)))
+        returns: Floats = empyrical().simple_returns(np.concatenate(([CAPITAL], closes)))
         return returns
 
     def by_candle(self) -> Floats:
-        returns: Floats = empyrical.simple_returns(self.points())
+        returns: Floats = empyrical().simple_returns(self.points())
         return returns
 
     def candles_per_year(self) -> float:
@@ -178,13 +198,13 @@ def test_real_curves_have_the_metrics_of_the_libraries(
 def test_over_whole_days_a_year_is_365_daily_returns(markets: dict[str, CandleSeries], name: str):
     played = run(markets[name], "flips")
     assert played.candles_per_year() == YEAR * DAY_MS / played.timeframe_ms
-    theirs = empyrical.cagr(played.by_day(), annualization=YEAR)
+    theirs = empyrical().cagr(played.by_day(), annualization=YEAR)
     assert played.metrics().cagr == pytest.approx(theirs, rel=RELATIVE)
 
 
 def test_daily_candles_have_the_calmar_ratio_of_daily_returns(markets: dict[str, CandleSeries]):
     played = run(markets["BTC 1d"], "follows the trend, omni")
-    theirs = empyrical.calmar_ratio(played.by_day(), annualization=YEAR)
+    theirs = empyrical().calmar_ratio(played.by_day(), annualization=YEAR)
     assert played.metrics().calmar == pytest.approx(theirs, rel=RELATIVE)
 
 
@@ -192,7 +212,7 @@ def test_within_days_a_drawdown_is_deeper_than_their_closes_show(
     markets: dict[str, CandleSeries],
 ):
     played = run(markets["BTC 1h"], "buys and holds")
-    of_days = -empyrical.max_drawdown(played.by_day())
+    of_days = -empyrical().max_drawdown(played.by_day())
     deepest = played.metrics().max_drawdown
     assert deepest is not None
     assert deepest > of_days + 0.001
@@ -258,13 +278,13 @@ def empyricals(played: Replayed) -> dict[str, Any]:
     per_year = played.candles_per_year()
     with np.errstate(all="ignore"):
         return {
-            "total_return": empyrical.cum_returns_final(days),
-            "cagr": empyrical.cagr(candles, annualization=per_year),
-            "max_drawdown": -empyrical.max_drawdown(candles),
-            "calmar": empyrical.calmar_ratio(candles, annualization=per_year),
-            "sharpe": empyrical.sharpe_ratio(days, annualization=YEAR),
-            "sortino": empyrical.sortino_ratio(days, annualization=YEAR),
-            "volatility": empyrical.annual_volatility(days, annualization=YEAR),
+            "total_return": empyrical().cum_returns_final(days),
+            "cagr": empyrical().cagr(candles, annualization=per_year),
+            "max_drawdown": -empyrical().max_drawdown(candles),
+            "calmar": empyrical().calmar_ratio(candles, annualization=per_year),
+            "sharpe": empyrical().sharpe_ratio(days, annualization=YEAR),
+            "sortino": empyrical().sortino_ratio(days, annualization=YEAR),
+            "volatility": empyrical().annual_volatility(days, annualization=YEAR),
             "daily_returns": days.size,
         }
 
@@ -274,10 +294,10 @@ def probability(played: Replayed) -> dict[str, Any]:
     days = played.by_day()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of moments that mean nothing
-        ratio = empyrical.sharpe_ratio(days, annualization=1)
-        skewness, kurtosis = moments.skew(days), moments.kurtosis(days, fisher=False)
+        ratio = empyrical().sharpe_ratio(days, annualization=1)
+        skewness, kurtosis = moments().skew(days), moments().kurtosis(days, fisher=False)
         error = np.sqrt(1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2)
-        return {"probabilistic_sharpe": moments.norm.cdf(ratio * np.sqrt(days.size - 1) / error)}
+        return {"probabilistic_sharpe": moments().norm.cdf(ratio * np.sqrt(days.size - 1) / error)}
 
 
 def backtestings(played: Replayed) -> dict[str, Any]:
@@ -315,7 +335,7 @@ def statistics(played: Replayed) -> Any:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         prices = pd.DataFrame({"Close": np.ones(len(index))}, index=index)
-        return compute_stats(frame, played.points(), prices, None)
+        return backtesting_statistics().compute_stats(frame, played.points(), prices, None)
 
 
 def values(metrics: Metrics, names: dict[str, Any]) -> dict[str, Any]:

@@ -97,11 +97,11 @@ async def test_a_session_whose_workflow_was_lost_is_started_again_and_ends_the_s
 @pytest.mark.parametrize("activity", ["calculate_indicators", "execute_step", "request_decision"])
 async def test_an_operators_cancellation_ends_no_test(apart: Laboratory, activity: str):
     """Whatever runs at that moment: the workflow ends, and the session is taken up again."""
-    plan = Plan(candles=14, model="simulated/flip:delay-20")
+    plan = Plan(candles=8, model="simulated/flip:delay-20")
     session_id = await apart.started(plan)
     handle = apart.client.get_workflow_handle(workflow_id(session_id))
     async with apart.worker():
-        await apart.stepped(session_id, 3)
+        await apart.stepped(session_id, 2)
         while activity not in {
             pending.activity_type.name
             for pending in (await handle.describe()).raw_description.pending_activities
