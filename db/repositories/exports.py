@@ -36,12 +36,15 @@ class ExportRepository:
         """Say how far it is, unless it has ended."""
         await self._change(export_id, progress_pct=progress_pct)
 
-    async def finish(self, export_id: UUID, *, size_bytes: int, lifetime: timedelta) -> None:
-        """Say that its file is there, for so long; changes nothing when it has ended already."""
-        await self._change(
+    async def finish(
+        self, export_id: UUID, *, object_key: str, size_bytes: int, lifetime: timedelta
+    ) -> bool:
+        """Say that its file is there, for so long; False when it has ended already."""
+        return await self._change(
             export_id,
             status="ready",
             progress_pct=100.0,
+            object_key=object_key,
             size_bytes=size_bytes,
             expires_at=func.clock_timestamp() + lifetime,
         )
@@ -50,9 +53,12 @@ class ExportRepository:
         """Say that there will be no file; changes nothing when it has ended already."""
         await self._change(export_id, status="failed", error=error)
 
-    async def _change(self, export_id: UUID, **values: Any) -> None:
+    async def _change(self, export_id: UUID, **values: Any) -> bool:
         change = update(Export).where(col(Export.id) == export_id, _UNDER_WAY).values(**values)
-        await self._session.execute(change, execution_options={"synchronize_session": False})
+        changed = await self._session.scalar(
+            change.returning(col(Export.id)), execution_options={"synchronize_session": False}
+        )
+        return changed is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import psycopg
 from redis.asyncio import Redis
-from sqlalchemy import event
+from sqlalchemy import QueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.live_candles import LiveCandles, Market
@@ -42,8 +42,8 @@ class Machine:
     @property
     def busy_connections(self) -> int:
         """Connections that are not in a pool: a bug when nothing runs."""
-        pools: list[Any] = [engine.pool for engine in self.engines]
-        return sum(int(pool.checkedout()) for pool in pools)
+        pools = [engine.pool for engine in self.engines]
+        return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
 
     def _connected(self, connection: Any, _record: object) -> None:
         self.connections.append(connection.driver_connection)

@@ -20,8 +20,7 @@ from tests.api.world import (
     error_of,
     upload,
 )
-from tests.db.accounts import a_result, add_test
-from tests.db.test_certificates import a_certificate
+from tests.db.accounts import a_certificate, a_result, add_test
 
 NOTHING = {
     "total_agents": 0,

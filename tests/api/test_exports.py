@@ -40,11 +40,11 @@ async def finish(world: World, account: Account, export_id: str, data: bytes = F
     """What the worker does, in short."""
     async with world.services.database.for_user(account.id) as session:
         exports = ExportRepository(session)
-        found = await exports.get(UUID(export_id))
-        assert found is not None
-        assert found.object_key is not None
-        await world.services.storage.put(found.object_key, data)
-        await exports.finish(found.id, size_bytes=len(data), lifetime=timedelta(hours=24))
+        key = f"exports/{account.id}/{export_id}.zip"
+        await world.services.storage.put(key, data)
+        await exports.finish(
+            UUID(export_id), object_key=key, size_bytes=len(data), lifetime=timedelta(hours=24)
+        )
 
 
 async def shown(person: Person, export_id: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ async def test_an_export_ends_with_a_file_and_tells_how_far_it_is(
 
     assert progress == ExportProgress(status="ready", progress_pct=100.0)
     assert written == again
-    assert written.size_bytes == len(await content_of(laboratory.storage, export))
+    assert written.size_bytes == len(await content_of(laboratory.storage, account, export))
     history = (await handle_of(laboratory, export).fetch_history()).events
     # None of what the file says is kept by Temporal.
     assert all(b"Follow the trend" not in event.SerializeToString() for event in history)
@@ -125,7 +125,7 @@ async def test_an_export_without_a_workflow_is_started_again(apart: Laboratory):
     async with apart.worker():
         await handle_of(apart, export).result()
     assert (await row_of(account, export.id)).status == "ready"
-    assert "trades.csv" in unzipped(await content_of(apart.storage, export))
+    assert "trades.csv" in unzipped(await content_of(apart.storage, account, export))
 
 
 async def test_an_export_that_temporal_does_not_answer_for_keeps_no_other_waiting(
