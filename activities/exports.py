@@ -93,11 +93,20 @@ class ExportActivities:
         return ExportResult(status=export.status, size_bytes=export.size_bytes)
 
     @activity.defn
-    async def fail_export(self, input: FailExportInput) -> None:
-        """Say in the row that there will be no file, unless there is one."""
+    async def fail_export(self, input: FailExportInput) -> ExportResult | None:
+        """Say in the row that there will be no file, unless there is one.
+
+        Return how the export then stands; None where it is gone.
+        """
+        export_id = UUID(input.export_id)
         with activity_failures():
             async with self._database.for_user(UUID(input.user_id)) as session:
-                await ExportRepository(session).fail(UUID(input.export_id), input.message)
+                exports = ExportRepository(session)
+                await exports.fail(export_id, input.message)
+                export = await exports.get(export_id)
+        if export is None:
+            return None
+        return ExportResult(status=export.status, size_bytes=export.size_bytes)
 
     async def _found(self, input: ExportInput) -> ExportRecord:
         async with self._database.for_user(UUID(input.user_id)) as session:
