@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 import structlog
@@ -81,8 +81,9 @@ class ExportActivities:
     async def write_export(self, input: ExportInput) -> ExportResult:
         """Write the file, then say in the row that it is there; nothing is done twice.
 
-        The file is whole or not there. An attempt that finds it in the row leaves it alone; one
-        whose predecessor died in between writes the same file again, under the same key.
+        The file is whole or not there, and each attempt has its own: the first whose file the row
+        names has made it. One that comes later deletes what it wrote, one that dies in between
+        leaves a file that no row names.
         """
         with activity_failures(), storage_failures(), heartbeating():
             export = await self._found(input)
@@ -92,11 +93,20 @@ class ExportActivities:
         return ExportResult(status=export.status, size_bytes=export.size_bytes)
 
     @activity.defn
-    async def fail_export(self, input: FailExportInput) -> None:
-        """Say in the row that there will be no file, unless there is one."""
+    async def fail_export(self, input: FailExportInput) -> ExportResult | None:
+        """Say in the row that there will be no file, unless there is one.
+
+        Return how the export then stands; None where it is gone.
+        """
+        export_id = UUID(input.export_id)
         with activity_failures():
             async with self._database.for_user(UUID(input.user_id)) as session:
-                await ExportRepository(session).fail(UUID(input.export_id), input.message)
+                exports = ExportRepository(session)
+                await exports.fail(export_id, input.message)
+                export = await exports.get(export_id)
+        if export is None:
+            return None
+        return ExportResult(status=export.status, size_bytes=export.size_bytes)
 
     async def _found(self, input: ExportInput) -> ExportRecord:
         async with self._database.for_user(UUID(input.user_id)) as session:
@@ -106,18 +116,26 @@ class ExportActivities:
         return found
 
     async def _write(self, export: ExportRecord) -> None:
-        if export.object_key is None:
-            raise ValueError("an export under way has a key")
+        key = f"exports/{export.user_id}/{export.id}-{uuid4().hex}.{export.format}"
+        size = await self._write_file(export, key)
+        async with self._database.for_user(export.user_id) as session:
+            is_first = await ExportRepository(session).finish(
+                export.id, object_key=key, size_bytes=size, lifetime=LIFETIME
+            )
+        if not is_first:
+            await self._storage.delete(key)
+
+    async def _write_file(self, export: ExportRecord, key: str) -> int:
+        """Return its size in bytes."""
         parts = [part for part in ACCOUNT_PARTS if export.include.get(part)]
         account = await self._account(export, parts)
         telling, size = _Telling(self, export, account.read), 0
-        async with self._storage.writer(export.object_key) as writer:
+        async with self._storage.writer(key) as writer:
             async for piece in content_of(account, parts, export):
                 await writer.write(piece)
                 size += len(piece)
                 await telling.when_due()
-        async with self._database.for_user(export.user_id) as session:
-            await ExportRepository(session).finish(export.id, size_bytes=size, lifetime=LIFETIME)
+        return size
 
     async def _account(self, export: ExportRecord, parts: Sequence[AccountPart]) -> Account:
         async with self._database.for_user(export.user_id) as session:

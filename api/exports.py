@@ -162,5 +162,4 @@ def _new_export(user_id: UUID, wanted: ExportRequest) -> NewExport:
         workflow_id=export_workflow_id(export_id),
         include=wanted.include.model_dump(),
         format=wanted.format,
-        object_key=f"exports/{user_id}/{export_id}.{wanted.format}",
     )

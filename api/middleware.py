@@ -39,7 +39,7 @@ _EXPOSED_HEADERS = [
 # Whoever watches over the installation must get through, and so must Clerk: what it sends is
 # signed, and strangers at its address must not keep it from telling who was deleted.
 _UNLIMITED = frozenset({"/api/health", "/api/ready", "/metrics", "/api/webhooks/clerk"})
-_STARTS = frozenset({"/api/arena/backtest/start", "/api/arena/forward/start"})
+_STARTS = frozenset({"/api/arena/backtest/start", "/api/arena/forward/start", "/api/export"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -1,4 +1,4 @@
-"""How often somebody may ask: reads, writes and starts of tests, each from a bucket of its own."""
+"""How often somebody may ask: reads, writes and starts, each from a bucket of its own."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from api.metrics import ApiMetrics
 from api.token_buckets import Quota, Take, TokenBuckets
 
-# What one minute allows; a start is neither a read nor another write.
+# What one minute allows; a start, of a test or an export, is neither a read nor another write.
 Kind = Literal["reads", "writes", "starts"]
 
 _READS_PER_WRITE = 10

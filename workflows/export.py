@@ -62,24 +62,27 @@ class ExportWorkflow:
         except ActivityError as e:
             if is_cancelled_exception(e):
                 raise
-            return await self._fail(e)
+            written = await self._fail(e)
         self._show(ExportProgress(status=written.status, progress_pct=100.0))
         return written
 
     async def _fail(self, e: ActivityError) -> ExportResult:
-        """Say so where its user and operators see it."""
+        """Say so where its user and operators see it, unless only the word of the end was lost."""
         message = _TOO_LATE if failure_type(e) is None else failure_message(e)
         failed = FailExportInput(
             export_id=self._params.export_id,
             user_id=self._params.user_id,
             message=message,
         )
-        await workflow.execute_activity_method(
+        stands = await workflow.execute_activity_method(
             ExportActivities.fail_export,
             failed,
             summary="failure",
             **STEP,
         )
+        # Workers once answered nothing here: those exports had failed.
+        if stands is not None and stands.status != "failed":
+            return stands
         self._show(ExportProgress(status="failed", progress_pct=self._progress.progress_pct))
         raise ApplicationError(message, type=failure_type(e)) from e
 

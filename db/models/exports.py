@@ -33,10 +33,7 @@ ACCOUNT_PARTS: Sequence[AccountPart] = (
 
 
 class ExportFields(Base):
-    """A file that was asked for; `object_key` is null when nothing is stored for it any more.
-
-    The key is known from the beginning, so that no file of an unfinished export is nobody's.
-    """
+    """A file that was asked for; `object_key` is null before it is there and once it is cleared."""
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     user_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE")

@@ -36,23 +36,48 @@ class ExportRepository:
         """Say how far it is, unless it has ended."""
         await self._change(export_id, progress_pct=progress_pct)
 
-    async def finish(self, export_id: UUID, *, size_bytes: int, lifetime: timedelta) -> None:
-        """Say that its file is there, for so long; changes nothing when it has ended already."""
-        await self._change(
+    async def finish(
+        self, export_id: UUID, *, object_key: str, size_bytes: int, lifetime: timedelta
+    ) -> bool:
+        """Say that its file is there, for so long; False when it has ended already.
+
+        It takes the place of the user's earlier ones: a user has one file at a time.
+        """
+        is_done = await self._change(
             export_id,
             status="ready",
             progress_pct=100.0,
+            object_key=object_key,
             size_bytes=size_bytes,
             expires_at=func.clock_timestamp() + lifetime,
+        )
+        if is_done:
+            await self._expire_others(export_id)
+        return is_done
+
+    async def _expire_others(self, export_id: UUID) -> None:
+        """Those of the same user, whether or not the transaction sees any more."""
+        owner = select(col(Export.user_id)).where(col(Export.id) == export_id).scalar_subquery()
+        earlier = (
+            col(Export.user_id) == owner,
+            col(Export.status) == "ready",
+            col(Export.id) != export_id,
+        )
+        await self._session.execute(
+            update(Export).where(*earlier).values(status="expired"),
+            execution_options={"synchronize_session": False},
         )
 
     async def fail(self, export_id: UUID, error: str) -> None:
         """Say that there will be no file; changes nothing when it has ended already."""
         await self._change(export_id, status="failed", error=error)
 
-    async def _change(self, export_id: UUID, **values: Any) -> None:
+    async def _change(self, export_id: UUID, **values: Any) -> bool:
         change = update(Export).where(col(Export.id) == export_id, _UNDER_WAY).values(**values)
-        await self._session.execute(change, execution_options={"synchronize_session": False})
+        changed = await self._session.scalar(
+            change.returning(col(Export.id)), execution_options={"synchronize_session": False}
+        )
+        return changed is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,6 @@ async def add_export(
         workflow_id=f"export-{export_id}",
         include={part: part in parts for part in ACCOUNT_PARTS},
         format=format,
-        object_key=f"exports/{account.id}/{export_id}.{format}",
     )
     async with account.database.for_user(account.id) as session:
         added = await ExportRepository(session).add(new.model_copy(update=changes))
@@ -103,9 +102,10 @@ async def keys_of(storage: ObjectStore, account: Account) -> list[str]:
     return [each.key async for each in storage.list(f"exports/{account.id}/")]
 
 
-async def content_of(storage: ObjectStore, export: ExportRecord) -> bytes:
-    assert export.object_key is not None
-    found = await storage.stream(export.object_key)
+async def content_of(storage: ObjectStore, account: Account, export: ExportRecord) -> bytes:
+    key = (await row_of(account, export.id)).object_key
+    assert key is not None
+    found = await storage.stream(key)
     data = b"".join([piece async for piece in found.content])
     assert len(data) == found.size_bytes
     return data

@@ -47,17 +47,20 @@ def sweeper(database: Database, storage: ObjectStore) -> Sweeper:
 
 async def ready(account: Account, storage: ObjectStore) -> ExportRecord:
     export = await add_export(account)
-    await storage.put(str(export.object_key), b"a file")
+    key = f"exports/{account.id}/{export.id}.zip"
+    await storage.put(key, b"a file")
     async with account.database.for_user(account.id) as session:
         exports = ExportRepository(session)
-        await exports.finish(export.id, size_bytes=6, lifetime=timedelta(hours=24))
-    return export
+        lifetime = timedelta(hours=24)
+        await exports.finish(export.id, object_key=key, size_bytes=6, lifetime=lifetime)
+    return await row_of(account, export.id)
 
 
 async def failed(account: Account, storage: ObjectStore) -> ExportRecord:
-    """One whose file was written, and whose row could not be."""
-    export = await add_export(account)
-    await storage.put(str(export.object_key), b"a file")
+    """One whose row named its file from the beginning, as rows once did."""
+    key = f"exports/{account.id}/failed.zip"
+    export = await add_export(account, object_key=key)
+    await storage.put(key, b"a file")
     async with account.database.for_user(account.id) as session:
         await ExportRepository(session).fail(export.id, "It did not work.")
     return export
@@ -98,21 +101,21 @@ async def test_the_file_of_a_failed_export_goes(
 async def test_what_no_row_names_goes_after_a_day_and_what_one_names_stays(
     sweeper: Sweeper, storage: ObjectStore, account: Account, folder: Path
 ):
-    under_way = await add_export(account)
+    kept = await ready(account, storage)
     old, young = f"exports/{account.id}/old.zip", f"exports/{account.id}/young.zip"
-    for key in (str(under_way.object_key), old, young, "letters/x.pdf"):
+    for key in (str(kept.object_key), old, young, "letters/x.pdf"):
         await storage.put(key, b"a file")
         age(folder, key, UNNAMED_FOR + timedelta(minutes=1))
     age(folder, young, UNNAMED_FOR - timedelta(minutes=1))
-    half = folder / f"{under_way.object_key}#1"
+    half = folder / f"{kept.object_key}#1"
     half.write_bytes(b"half a file")
-    age(folder, f"{under_way.object_key}#1", UNNAMED_FOR + timedelta(minutes=1))
+    age(folder, f"{kept.object_key}#1", UNNAMED_FOR + timedelta(minutes=1))
 
     swept = await sweeper.run_once(now=NOW)
 
     assert (swept.unnamed, swept.unfinished) == (1, 1)
     assert not half.exists()
-    assert set(await keys_of(storage, account)) == {under_way.object_key, young}
+    assert set(await keys_of(storage, account)) == {kept.object_key, young}
     assert [each.key async for each in storage.list("letters/")] == ["letters/x.pdf"]
     assert await sweeper.run_once(now=NOW) == Swept()
 

@@ -40,11 +40,11 @@ async def finish(world: World, account: Account, export_id: str, data: bytes = F
     """What the worker does, in short."""
     async with world.services.database.for_user(account.id) as session:
         exports = ExportRepository(session)
-        found = await exports.get(UUID(export_id))
-        assert found is not None
-        assert found.object_key is not None
-        await world.services.storage.put(found.object_key, data)
-        await exports.finish(found.id, size_bytes=len(data), lifetime=timedelta(hours=24))
+        key = f"exports/{account.id}/{export_id}.zip"
+        await world.services.storage.put(key, data)
+        await exports.finish(
+            UUID(export_id), object_key=key, size_bytes=len(data), lifetime=timedelta(hours=24)
+        )
 
 
 async def shown(person: Person, export_id: str) -> dict[str, Any]:
@@ -175,6 +175,26 @@ async def test_a_ready_export_is_downloaded_by_its_link_alone(
     assert name.startswith("alphalab-export-2")
     assert name.endswith('.zip"')
     assert "no-store" in answer.headers["cache-control"]
+
+
+async def test_a_new_export_takes_the_place_of_the_earlier_ones(
+    world: World, ada: Person, bob: Person, account: Account
+) -> None:
+    of_bob = await asked(bob)
+    await finish(world, await account_of(world, bob), of_bob)
+    earlier = await asked(ada)
+    await finish(world, account, earlier)
+    link = await link_of(ada, earlier)
+
+    later = await asked(ada)
+    assert (await shown(ada, earlier))["status"] == "ready"
+    await finish(world, account, later)
+
+    assert (await shown(ada, later))["status"] == "ready"
+    assert (await shown(ada, earlier))["status"] == "expired"
+    error_of(await ada.get(link), 410, "EXPORT_EXPIRED")
+    assert (await row(world, earlier)).object_key is not None  # for the sweep
+    assert (await shown(bob, of_bob))["status"] == "ready"
 
 
 async def test_a_link_that_was_altered_opens_nothing(

@@ -130,11 +130,12 @@ async def test_users_are_counted_apart_and_wherever_they_are(
     assert statuses(await write(bob)) == [200]
 
 
-async def test_starts_of_tests_have_a_bucket_of_their_own(ada: Person):
+async def test_starts_of_tests_and_exports_have_a_bucket_of_their_own(ada: Person):
     answers = [await ada.post(path, {}) for path in (*STARTS, *STARTS)]
 
     assert statuses(answers) == [422, 422, 429, 429]
     assert answers[0].headers["x-ratelimit-limit"] == "2"
+    assert statuses([await ada.post("/api/export", {})]) == [429]
     assert statuses(await write(ada)) == [200]
 
 

@@ -1,18 +1,22 @@
 """The workflow of an export: it ends with a file or with a reason, and is never lost."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
 from typing_extensions import override
 
 from activities import account_tables, exports
 from activities.reconciliation import LostExports, Reconciler
 from db.models import ExportRecord, NewNotification
-from db.repositories.exports import StaleExport
+from db.repositories.exports import ExportRepository, StaleExport
 from db.repositories.inbox import InboxRepository
 from integrations.errors import AuthenticationFailed
 from integrations.storage.objects import ObjectStore
@@ -53,7 +57,7 @@ async def test_an_export_ends_with_a_file_and_tells_how_far_it_is(
 
     assert progress == ExportProgress(status="ready", progress_pct=100.0)
     assert written == again
-    assert written.size_bytes == len(await content_of(laboratory.storage, export))
+    assert written.size_bytes == len(await content_of(laboratory.storage, account, export))
     history = (await handle_of(laboratory, export).fetch_history()).events
     # None of what the file says is kept by Temporal.
     assert all(b"Follow the trend" not in event.SerializeToString() for event in history)
@@ -99,12 +103,59 @@ async def test_a_storage_that_refuses_ends_it_with_a_reason(apart: Laboratory):
         with pytest.raises(WorkflowFailureError):
             await handle_of(apart, export).result()
         progress = await handle_of(apart, export).query(ExportWorkflow.progress)
+    history = await handle_of(apart, export).fetch_history()
 
     failed = await row_of(account, export.id)
     assert (failed.status, failed.error) == ("failed", "The file storage does not let us in.")
     assert progress.status == "failed"
     await reconciler(apart).run_once(unchanged_for=AT_ONCE)
     assert not await apart.temporal.is_export_running(export.id)
+    await replayed_as_once(history)
+
+
+async def replayed_as_once(history: WorkflowHistory) -> None:
+    """Replay a failed export of when its last activity answered nothing."""
+    (answered,) = (
+        event.activity_task_completed_event_attributes
+        for event in history.events
+        if event.HasField("activity_task_completed_event_attributes")
+    )
+    (nothing,) = await pydantic_data_converter.encode([None])
+    answered.result.payloads[0].CopyFrom(nothing)
+    await Replayer(
+        workflows=[ExportWorkflow], data_converter=pydantic_data_converter
+    ).replay_workflow(history)
+
+
+class Overtaken(Refusing):
+    """A storage that refuses one attempt when another one has made the file."""
+
+    def __init__(self, account: Account, export: ExportRecord) -> None:
+        self._account = account
+        self._export = export
+
+    @override
+    @asynccontextmanager
+    async def writer(self, key: str) -> AsyncIterator[Any]:
+        async with self._account.database.for_user(self._account.id) as session:
+            await ExportRepository(session).finish(
+                self._export.id, object_key=key, size_bytes=5, lifetime=timedelta(hours=24)
+            )
+        yield super().writer(key)
+
+
+async def test_an_export_whose_end_was_not_heard_of_ends_well(apart: Laboratory):
+    account = account_in(apart)
+    export = await add_export(account)
+    apart.storage = Overtaken(account, export)
+    async with apart.worker():
+        await apart.temporal.start_export(export)
+        result = await handle_of(apart, export).result()
+        progress = await handle_of(apart, export).query(ExportWorkflow.progress)
+
+    assert (result.status, result.size_bytes) == ("ready", 5)
+    assert progress == ExportProgress(status="ready", progress_pct=100.0)
+    assert (await row_of(account, export.id)).error is None
 
 
 async def test_an_export_without_a_workflow_is_started_again(apart: Laboratory):
@@ -125,7 +176,7 @@ async def test_an_export_without_a_workflow_is_started_again(apart: Laboratory):
     async with apart.worker():
         await handle_of(apart, export).result()
     assert (await row_of(account, export.id)).status == "ready"
-    assert "trades.csv" in unzipped(await content_of(apart.storage, export))
+    assert "trades.csv" in unzipped(await content_of(apart.storage, account, export))
 
 
 async def test_an_export_that_temporal_does_not_answer_for_keeps_no_other_waiting(
