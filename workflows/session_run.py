@@ -43,14 +43,16 @@ T = TypeVar("T")
 class SessionParams:
     """What a run needs to know; everything else is the session's row.
 
-    With `load_candles` the range of the test has to be fetched before it can begin. `decision_due`
-    is what a run leaves to the next one: a missed decision that moves to the newest candle.
+    With `load_candles` the range of the test has to be fetched before it can begin. What a run
+    leaves to the next one: `decision_due`, a missed decision that moves to the newest candle, and
+    `turn`, the place of the decision that is due in the line of its key.
     """
 
     session_id: str
     user_id: str
     load_candles: bool = False
     decision_due: bool = False
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,8 @@ class SessionRun:
         self._claim: ClaimResult | None = None
         self._state: SimulationState | None = None
         self._decision_due = False
-        self._turn: Turn | None = None
+        # Of the decision that is due; it ends with the candle, and with a pause.
+        self._turn = params.turn
         self._paused = False
         self._pause_reason: str | None = None
         self._speed = "normal"
@@ -190,6 +193,7 @@ class SessionRun:
         self, claim: ClaimResult, index: int, candle: Candle, live: LiveCandle | None = None
     ) -> SimulationState:
         """Step candle `index`; return the state after it."""
+        self._turn = None
         self._state = await workflow.execute_activity_method(
             SessionActivities.execute_step,
             StepInput(
@@ -304,6 +308,8 @@ class SessionRun:
         was_paused = self._paused
         self._paused, self._pause_reason = outcome.paused, outcome.pause_reason
         self._speed, self._stopping = outcome.speed, outcome.stopping
+        if self._paused:
+            self._turn = None
         if was_paused != self._paused:
             self._publish_status("paused" if self._paused else "running")
         self._show()
@@ -311,7 +317,9 @@ class SessionRun:
     def _continue_as_new_when_suggested(self) -> None:
         # Handlers only append to the inbox, so an empty inbox is all that has to be waited for.
         if workflow.info().is_continue_as_new_suggested() and not self._inbox:
-            workflow.continue_as_new(replace(self._params, decision_due=self._decision_due))
+            workflow.continue_as_new(
+                replace(self._params, decision_due=self._decision_due, turn=self._turn)
+            )
 
     async def _finish(self, claim: ClaimResult) -> SessionResult:
         finished = await workflow.execute_activity_method(
