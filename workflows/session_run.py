@@ -31,7 +31,14 @@ with workflow.unsafe.imports_passed_through():
     from activities.step_rows import LiveCandle
     from trading.candles import Candle
     from trading.simulation import SimulationState
-    from workflows.policies import AI_SUMMARY, DECISION, FINISH, INDICATORS, STEP
+    from workflows.policies import (
+        AI_SUMMARY,
+        AI_SUMMARY_PATIENCE,
+        DECISION,
+        FINISH,
+        INDICATORS,
+        STEP,
+    )
 
 STATUS = SearchAttributeKey.for_keyword("AlphaStatus")
 PNL_PCT = SearchAttributeKey.for_float("AlphaPnlPct")
@@ -351,22 +358,33 @@ class SessionRun:
         """
         if not claim.ai_summary:
             return
+        turn: Turn | None = Turn(since=workflow.time())
+        until = workflow.time() + AI_SUMMARY_PATIENCE.total_seconds()
         try:
-            await workflow.execute_activity_method(
-                AiSummaryActivities.write_ai_summary,
-                AiSummaryInput(
-                    session_id=self._params.session_id,
-                    user_id=self._params.user_id,
-                    epoch=claim.epoch,
-                ),
-                task_queue=decision_queue(workflow.info().task_queue),
-                summary="AI summary",
-                **AI_SUMMARY,
-            )
+            while turn is not None and workflow.time() < until:
+                turn = await self._write_summary(claim, turn)
         except ActivityError as e:
             if is_cancelled_exception(e):
                 raise
             workflow.logger.warning("no AI summary: %s", failure_type(e) or "none in time")
+
+    async def _write_summary(self, claim: ClaimResult, turn: Turn) -> Turn | None:
+        """Ask for the summary; return the turn where its key is busy, and some time has passed."""
+        written = await workflow.execute_activity_method(
+            AiSummaryActivities.write_ai_summary,
+            AiSummaryInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                epoch=claim.epoch,
+                turn=turn,
+            ),
+            task_queue=decision_queue(workflow.info().task_queue),
+            summary="AI summary",
+            **AI_SUMMARY,
+        )
+        if written.turn is not None:
+            await workflow.sleep(written.pause_s)
+        return written.turn
 
     async def _fail(self, e: ActivityError) -> SessionResult:
         """A defect of ours ended the test: say so where its owner and operators see it."""
