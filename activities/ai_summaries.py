@@ -13,8 +13,15 @@ import structlog
 from temporalio import activity
 
 from activities.contexts import SessionContext, SessionContexts
-from activities.decisions import HTTP_TIMEOUT_S, TEMPERATURE, KeyRing
+from activities.decisions import (
+    HTTP_TIMEOUT_S,
+    TEMPERATURE,
+    TURN_PATIENCE_S,
+    TURN_PAUSE_S,
+    KeyRing,
+)
 from activities.failures import (
+    SUMMARY_ATTEMPTS,
     activity_failures,
     budget_reached,
     model_failures,
@@ -22,7 +29,7 @@ from activities.failures import (
     superseded,
 )
 from activities.heartbeats import heartbeating
-from activities.key_slots import KeySlots
+from activities.key_slots import KeySlots, StillWaiting, Turn
 from activities.model_calls import ModelCalls, carried_out, is_done
 from activities.questions import Reply, booking, cut_off, stored_reply
 from agents.ai_summaries import FinishedTest, TradeShown, build_summary_messages, clean_summary
@@ -50,18 +57,28 @@ _logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AiSummaryInput:
-    """A session that has its result."""
+    """A session that has its result; `turn` is the place in the line of its key.
+
+    A workflow that gives none is of before there were any: its summary is not waited for twice.
+    """
 
     session_id: str
     user_id: str
     epoch: int
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AiSummaryResult:
-    """Whether the result has a summary now: a model may have nothing to say."""
+    """Whether the result has a summary now: a model may have nothing to say.
+
+    With a `turn` the key was busy, and nothing was bought: the summary is to be asked for again
+    with it, `pause_s` seconds later.
+    """
 
     is_written: bool
+    turn: Turn | None = None
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +120,29 @@ class AiSummaryActivities:
 
         None is bought without a candle, without a usable key, or beyond the test's `max_cost_usd`.
         """
-        with activity_failures(), model_failures(), heartbeating():
+        failures = model_failures(is_last=_failed_before(input) + 1 >= SUMMARY_ATTEMPTS)
+        with activity_failures(), failures, heartbeating():
             context = await self._contexts.get(input.session_id, input.user_id)
             request = await self._prepare(context, input)
             if request.basis.ai_summary is not None:
                 return AiSummaryResult(is_written=True)
             if request.basis.candles == 0:
                 return AiSummaryResult(is_written=False)
-            summary = clean_summary((await self._reply(request, input)).text)
-            if not summary:
-                _logger.warning("ai_summary_empty", session_id=input.session_id)
-                return AiSummaryResult(is_written=False)
-            async with self._database.for_user(context.user_id) as session:
-                await AiSummaryRepository(session).keep(context.session_id, summary)
-            return AiSummaryResult(is_written=True)
+            try:
+                reply = await self._reply(request, input)
+            except StillWaiting:
+                return _handed_back(input)
+            return AiSummaryResult(is_written=await self._keep(request, reply))
+
+    async def _keep(self, request: _Request, reply: Reply) -> bool:
+        """Store what the model said; say whether that was anything."""
+        session_id, summary = request.context.session_id, clean_summary(reply.text)
+        if not summary:
+            _logger.warning("ai_summary_empty", session_id=str(session_id))
+            return False
+        async with self._database.for_user(request.user_id) as session:
+            await AiSummaryRepository(session).keep(session_id, summary)
+        return True
 
     async def _prepare(self, context: SessionContext, input: AiSummaryInput) -> _Request:
         async with self._database.for_user(context.user_id) as session:
@@ -136,7 +162,10 @@ class AiSummaryActivities:
         )
 
     async def _reply(self, request: _Request, input: AiSummaryInput) -> Reply:
-        """The reply that is booked already, or one that is bought now."""
+        """The reply that is booked already, or one that is bought when it is the key's turn.
+
+        Raises `StillWaiting`, with nothing bought, where the turn does not come.
+        """
         made = await self._calls.find(request.user_id, request.key)
         if made is not None and is_done(made):
             return stored_reply(made)
@@ -144,7 +173,8 @@ class AiSummaryActivities:
         if line.is_free:
             async with line.turn():
                 return await self._bought(request)
-        async with line.turn():
+        since = None if input.turn is None else input.turn.since
+        async with line.turn(since=since, patience=TURN_PATIENCE_S):
             # What was read before a wait is old after it.
             return await self._bought(await self._prepare(request.context, input))
 
@@ -205,6 +235,20 @@ class AiSummaryActivities:
             return await self._openrouter.stream_chat(chat, api_key=api_key, timeout=HTTP_TIMEOUT_S)
         except ReplyTooLarge as e:
             return replace(cut_off(e, model), text="")
+
+
+def _failed_before(input: AiSummaryInput) -> int:
+    """Attempts at this summary that failed, those before it waited included."""
+    earlier = 0 if input.turn is None else input.turn.failed
+    return earlier + activity.info().attempt - 1
+
+
+def _handed_back(input: AiSummaryInput) -> AiSummaryResult:
+    """The turn as it is to be taken up again; without one to take up there is no summary."""
+    if input.turn is None:
+        return AiSummaryResult(is_written=False)
+    turn = replace(input.turn, failed=_failed_before(input))
+    return AiSummaryResult(is_written=False, turn=turn, pause_s=TURN_PAUSE_S)
 
 
 def _key(input: AiSummaryInput) -> CallKey:

@@ -47,6 +47,8 @@ from integrations.errors import (
 
 # So often a decision is tried before the session pauses.
 DECISION_ATTEMPTS = 8
+# So often a summary is tried before its test goes without.
+SUMMARY_ATTEMPTS = 3
 # Longer waits are the provider's problem: the session pauses instead.
 LONGEST_RETRY_DELAY_S = 60.0
 

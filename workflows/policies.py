@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
-from activities.failures import DECISION_ATTEMPTS, PERMANENT_FAILURES
+from activities.failures import DECISION_ATTEMPTS, PERMANENT_FAILURES, SUMMARY_ATTEMPTS
 
 
 class ActivityOptions(TypedDict, total=False):
@@ -151,20 +151,24 @@ DECISION = ActivityOptions(
     cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 )
 
-# One call, booked as a decision's is. Nothing waits for it but the end of the workflow, and a test
-# without it is as good: a provider that fails three times is left alone.
+# One call, booked as a decision's is: half a minute for its key's turn, five seconds for its price,
+# 30 for the reply and a minute to be booked are less than one attempt, so that none is cut within
+# what is paid for. A provider that fails three times is left alone.
 AI_SUMMARY = ActivityOptions(
-    start_to_close_timeout=timedelta(minutes=2),
-    schedule_to_close_timeout=timedelta(minutes=10),
+    start_to_close_timeout=timedelta(minutes=3),
+    schedule_to_close_timeout=timedelta(minutes=15),
     heartbeat_timeout=timedelta(seconds=5),
     retry_policy=RetryPolicy(
         initial_interval=timedelta(seconds=1),
         backoff_coefficient=2.0,
         maximum_interval=timedelta(seconds=60),
-        maximum_attempts=3,
+        maximum_attempts=SUMMARY_ATTEMPTS,
         non_retryable_error_types=PERMANENT_FAILURES,
     ),
 )
+# Nothing waits for a summary but the end of the workflow, and a test without it is as good: a key
+# that is busy for longer has other things to do.
+AI_SUMMARY_PATIENCE = timedelta(minutes=10)
 
 Speed = Literal["slow", "normal", "fast", "instant"]
 

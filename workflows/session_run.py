@@ -31,7 +31,14 @@ with workflow.unsafe.imports_passed_through():
     from activities.step_rows import LiveCandle
     from trading.candles import Candle
     from trading.simulation import SimulationState
-    from workflows.policies import AI_SUMMARY, DECISION, FINISH, INDICATORS, STEP
+    from workflows.policies import (
+        AI_SUMMARY,
+        AI_SUMMARY_PATIENCE,
+        DECISION,
+        FINISH,
+        INDICATORS,
+        STEP,
+    )
 
 STATUS = SearchAttributeKey.for_keyword("AlphaStatus")
 PNL_PCT = SearchAttributeKey.for_float("AlphaPnlPct")
@@ -43,14 +50,16 @@ T = TypeVar("T")
 class SessionParams:
     """What a run needs to know; everything else is the session's row.
 
-    With `load_candles` the range of the test has to be fetched before it can begin. `decision_due`
-    is what a run leaves to the next one: a missed decision that moves to the newest candle.
+    With `load_candles` the range of the test has to be fetched before it can begin. What a run
+    leaves to the next one: `decision_due`, a missed decision that moves to the newest candle, and
+    `turn`, the place of the decision that is due in the line of its key.
     """
 
     session_id: str
     user_id: str
     load_candles: bool = False
     decision_due: bool = False
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +106,8 @@ class SessionRun:
         self._claim: ClaimResult | None = None
         self._state: SimulationState | None = None
         self._decision_due = False
-        self._turn: Turn | None = None
+        # Of the decision that is due; it ends with the candle, and with a pause.
+        self._turn = params.turn
         self._paused = False
         self._pause_reason: str | None = None
         self._speed = "normal"
@@ -190,6 +200,7 @@ class SessionRun:
         self, claim: ClaimResult, index: int, candle: Candle, live: LiveCandle | None = None
     ) -> SimulationState:
         """Step candle `index`; return the state after it."""
+        self._turn = None
         self._state = await workflow.execute_activity_method(
             SessionActivities.execute_step,
             StepInput(
@@ -304,6 +315,8 @@ class SessionRun:
         was_paused = self._paused
         self._paused, self._pause_reason = outcome.paused, outcome.pause_reason
         self._speed, self._stopping = outcome.speed, outcome.stopping
+        if self._paused:
+            self._turn = None
         if was_paused != self._paused:
             self._publish_status("paused" if self._paused else "running")
         self._show()
@@ -311,7 +324,9 @@ class SessionRun:
     def _continue_as_new_when_suggested(self) -> None:
         # Handlers only append to the inbox, so an empty inbox is all that has to be waited for.
         if workflow.info().is_continue_as_new_suggested() and not self._inbox:
-            workflow.continue_as_new(replace(self._params, decision_due=self._decision_due))
+            workflow.continue_as_new(
+                replace(self._params, decision_due=self._decision_due, turn=self._turn)
+            )
 
     async def _finish(self, claim: ClaimResult) -> SessionResult:
         finished = await workflow.execute_activity_method(
@@ -343,22 +358,33 @@ class SessionRun:
         """
         if not claim.ai_summary:
             return
+        turn: Turn | None = Turn(since=workflow.time())
+        until = workflow.time() + AI_SUMMARY_PATIENCE.total_seconds()
         try:
-            await workflow.execute_activity_method(
-                AiSummaryActivities.write_ai_summary,
-                AiSummaryInput(
-                    session_id=self._params.session_id,
-                    user_id=self._params.user_id,
-                    epoch=claim.epoch,
-                ),
-                task_queue=decision_queue(workflow.info().task_queue),
-                summary="AI summary",
-                **AI_SUMMARY,
-            )
+            while turn is not None and workflow.time() < until:
+                turn = await self._write_summary(claim, turn)
         except ActivityError as e:
             if is_cancelled_exception(e):
                 raise
             workflow.logger.warning("no AI summary: %s", failure_type(e) or "none in time")
+
+    async def _write_summary(self, claim: ClaimResult, turn: Turn) -> Turn | None:
+        """Ask for the summary; return the turn where its key is busy, and some time has passed."""
+        written = await workflow.execute_activity_method(
+            AiSummaryActivities.write_ai_summary,
+            AiSummaryInput(
+                session_id=self._params.session_id,
+                user_id=self._params.user_id,
+                epoch=claim.epoch,
+                turn=turn,
+            ),
+            task_queue=decision_queue(workflow.info().task_queue),
+            summary="AI summary",
+            **AI_SUMMARY,
+        )
+        if written.turn is not None:
+            await workflow.sleep(written.pause_s)
+        return written.turn
 
     async def _fail(self, e: ActivityError) -> SessionResult:
         """A defect of ours ended the test: say so where its owner and operators see it."""

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities import ai_summaries
-from activities.ai_summaries import AFTER_ALL_CANDLES
+from activities import ai_summaries, decisions
+from activities.ai_summaries import AFTER_ALL_CANDLES, AiSummaryResult
+from activities.key_slots import KeySlots, Turn
 from integrations.openrouter.schemas import ModelInfo
 from tests.activities.experiments import Bench
 from tests.activities.processes import Process
@@ -197,3 +198,28 @@ async def test_the_key_of_a_user_who_was_deactivated_pays_for_no_summary(
 
     assert process.sent == []
     assert (await bench.laboratory.result(run.session_id))["ai_summary"] is None
+
+
+async def test_a_summary_whose_turn_does_not_come_hands_it_back_and_was_never_made(
+    bench: Bench, process: Process, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ai_summaries, "TURN_PATIENCE_S", 0.05)
+    summaries = process.activities.ai_summaries
+    monkeypatch.setattr(summaries, "_slots", KeySlots(1))
+    run = await finished(bench, process)
+    asked = replace(run.summary_input(), turn=Turn(since=1.5))
+
+    async with summaries._slots.of("sk-or-v1-test").turn():
+        handed_back = await run.call(summaries.write_ai_summary, asked, attempt=2)
+        of_old = await run.call(summaries.write_ai_summary, run.summary_input())
+
+    assert handed_back == AiSummaryResult(
+        is_written=False, turn=Turn(since=1.5, failed=1), pause_s=decisions.TURN_PAUSE_S
+    )
+    assert of_old == AiSummaryResult(is_written=False)
+    assert process.sent == []
+    written = await run.call(
+        summaries.write_ai_summary, replace(asked, turn=handed_back.turn), attempt=1
+    )
+    assert written == AiSummaryResult(is_written=True)
+    assert len(process.sent) == 1

@@ -20,7 +20,7 @@ import httpx
 from redis.asyncio import Redis
 from temporalio.client import Client
 
-from activities import exports, model_calls, price_feeds
+from activities import decisions, exports, model_calls, price_feeds
 from activities.certificates import Issued
 from db.engine import Database
 from events.payloads import result_id
@@ -96,6 +96,16 @@ async def troubled(laboratory: Laboratory) -> UUID:
 async def summed(laboratory: Laboratory) -> UUID:
     """Summed up by its model after its end."""
     return await laboratory.run(Plan(candles=2, model="simulated/flip", ai_summary=True))
+
+
+async def handed_back(laboratory: Laboratory) -> UUID:
+    """Its key's only place is taken for longer than a decision waits for it."""
+    busy = await laboratory.started(Plan(candles=1, model="simulated/hold:delay-150"))
+    while not await laboratory.rows("SELECT 1 FROM model_calls WHERE session_id = :id", busy):
+        await asyncio.sleep(0.02)
+    session_id = await laboratory.run(Plan(candles=1, model="simulated/flip"))
+    await laboratory.ended(busy)
+    return session_id
 
 
 async def failed(laboratory: Laboratory) -> UUID:
@@ -181,7 +191,8 @@ async def certificate(laboratory: Laboratory, certificate_of: UUID) -> Issued | 
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    each.__name__: each for each in (plain, controlled, stopped, troubled, summed, failed, fetched)
+    each.__name__: each
+    for each in (plain, controlled, stopped, troubled, summed, handed_back, failed, fetched)
 }
 
 
@@ -217,6 +228,7 @@ class Stage:
                     openrouter_url=self.openrouter_url,
                     http=http,
                     market=open_market("simulated", base_url=self.exchange_url),
+                    max_decisions_per_key=1,
                 )
                 await laboratory.sign_up()
                 async with laboratory.worker():
@@ -268,6 +280,7 @@ def without_machine(value: Any) -> Any:
 
 
 async def main() -> None:
+    decisions.TURN_PATIENCE_S = decisions.TURN_PAUSE_S = 0.5
     model_calls.CANCELLATION_GRACE_S = 0.2
     price_feeds.LINGER_S = 1.0
     exports.PROGRESS_INTERVAL_S = 0.0

@@ -38,13 +38,14 @@ from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import data_converter
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
-# What makes each history worth replaying.
+# What makes each history worth replaying: kinds of events, and activities.
 CONTAINED = {
     "plain": {"WORKFLOW_EXECUTION_COMPLETED"},
     "controlled": {"TIMER_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
     "stopped": {"ACTIVITY_TASK_CANCELED", "WORKFLOW_EXECUTION_SIGNALED"},
     "troubled": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_SIGNALED"},
-    "summed": {"WORKFLOW_EXECUTION_COMPLETED"},
+    "summed": {"write_ai_summary", "WORKFLOW_EXECUTION_COMPLETED"},
+    "handed_back": {"TIMER_FIRED", "WORKFLOW_EXECUTION_COMPLETED"},
     "failed": {"ACTIVITY_TASK_FAILED", "WORKFLOW_EXECUTION_FAILED"},
     "fetched": {"WORKFLOW_EXECUTION_COMPLETED"},
     "followed": {"TIMER_FIRED", "WORKFLOW_EXECUTION_SIGNALED", "WORKFLOW_EXECUTION_COMPLETED"},
@@ -127,13 +128,26 @@ def test_every_workflow_of_the_workers_has_a_history(workers: list[Worker]):
 def test_the_histories_hold_what_they_were_recorded_for():
     found = {
         path.stem: {
-            event["eventType"].removeprefix("EVENT_TYPE_")
+            name
             for event in json.loads(path.read_text())["events"]
+            for name in (event["eventType"].removeprefix("EVENT_TYPE_"), activity_of(event))
         }
         for path in HISTORIES
     }
     assert found.keys() == CONTAINED.keys()
     assert [name for name, needed in CONTAINED.items() if not needed <= found[name]] == []
+
+
+def test_a_decision_that_was_handed_back_was_asked_for_again():
+    path = next(path for path in HISTORIES if path.stem == "handed_back")
+    asked = [activity_of(event) for event in json.loads(path.read_text())["events"]]
+    assert 1 < asked.count("request_decision") < 10
+
+
+def activity_of(event: dict[str, Any]) -> str | None:
+    """The activity that is asked for; None where none is."""
+    asked = event.get("activityTaskScheduledEventAttributes")
+    return None if asked is None else str(asked["activityType"]["name"])
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=by_name)

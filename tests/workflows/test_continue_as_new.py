@@ -1,13 +1,16 @@
 """A history that grows long goes on as a new run, and nobody notices."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 
+from activities import decisions, model_calls
 from local.servers import TemporalServer
 from migrations.namespace import upgrade_namespace
 from tests.conftest import TEMPORAL_NAMESPACE
@@ -80,3 +83,57 @@ async def test_every_run_stays_short_and_names_the_one_before(forgetful: Laborat
         if not (run_id := started.continued_execution_run_id):
             break
     assert runs == (await forgetful.session_row(session_id))["epoch"] >= 4
+
+
+async def test_a_turn_goes_along_into_the_next_run_and_ends_with_a_pause(
+    forgetful: Laboratory, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decisions, "TURN_PATIENCE_S", 0.01)
+    monkeypatch.setattr(decisions, "TURN_PAUSE_S", 0.01)
+    monkeypatch.setattr(model_calls, "CANCELLATION_GRACE_S", 0.0)
+    crowded = replace(forgetful, task_queue="crowded", max_decisions_per_key=1)
+    async with crowded.worker(grace=0.0):
+        busy = await crowded.started(Plan(candles=1, model="simulated/hold:hang"))
+        await crowded.reached(busy, lambda row: row["cursor"] == 1)
+        while not await crowded.rows("SELECT 1 FROM model_calls WHERE session_id = :id", busy):
+            await asyncio.sleep(0.01)
+        session_id = await crowded.started(Plan(candles=1))
+        await crowded.reached(session_id, lambda row: row["epoch"] >= 2)
+        first = crowded.client.get_workflow_handle(workflow_id(session_id))
+        first_run = (await first.describe()).raw_description.workflow_execution_info.first_run_id
+        turn, *same = await turns(crowded, session_id, first_run)
+
+        assert await turned_again(crowded, session_id, lambda since: since == turn)
+        await crowded.temporal.signal_pause(session_id, "a-pause")
+        await crowded.paused(session_id)
+        await crowded.temporal.signal_resume(session_id, "a-resume")
+        assert await turned_again(crowded, session_id, lambda since: since > turn)
+
+    assert set(same) == {turn}
+
+
+async def turned_again(
+    laboratory: Laboratory, session_id: UUID, condition: Callable[[float], bool]
+) -> bool:
+    """Whether the newest turn of the newest run comes to meet the condition."""
+    async with asyncio.timeout(10):
+        while True:
+            newest = await turns(laboratory, session_id, None)
+            if newest and condition(newest[-1]):
+                return True
+            await asyncio.sleep(0.02)
+
+
+async def turns(laboratory: Laboratory, session_id: UUID, run_id: str | None) -> list[float]:
+    """Since when the decisions that a run asked for have waited."""
+    handle = laboratory.client.get_workflow_handle(workflow_id(session_id), run_id=run_id)
+    scheduled = [
+        event.activity_task_scheduled_event_attributes
+        for event in (await handle.fetch_history()).events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+    ]
+    return [
+        json.loads(each.input.payloads[0].data)["turn"]["since"]
+        for each in scheduled
+        if each.activity_type.name == "request_decision"
+    ]
