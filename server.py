@@ -44,9 +44,9 @@ from integrations.clerk.tokens import KeySet, TokenVerifier, issuer_of
 from integrations.clerk.users import ClerkUsers
 from integrations.clerk.webhooks import WebhookVerifier
 from integrations.openrouter.client import OpenRouterClient
-from integrations.storage.objects import ObjectStore, open_store
+from integrations.storage.objects import open_store
 from observability import configure_logging
-from settings import ApiSettings, InvalidSettings, SettingsError, api_settings
+from settings import ApiSettings, SettingsError, api_settings, usable
 from workflows.runtime import Temporal, connect
 
 # The API draws charts and replays what Redis has forgotten; the worker's cache is the large one.
@@ -105,6 +105,8 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
         frames = MarketFrames(database, cache_bytes=FRAME_CACHE_BYTES)
         config, metrics = api_config(settings), ApiMetrics()
         links = SignedLinks(settings.link_signing_keys)
+        with usable("STORAGE_BUCKET"):
+            storage = open_store(settings.storage_bucket)
         openrouter = OpenRouterClient(
             http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
         )
@@ -115,7 +117,7 @@ async def services(settings: ApiSettings) -> AsyncIterator[Services]:
             temporal=temporal,
             tokens=_verifier(settings, http),
             openrouter=openrouter,
-            storage=_storage(settings),
+            storage=storage,
             links=links,
             cipher=MultiFernet([Fernet(key) for key in settings.encryption_keys]),
             frames=frames,
@@ -232,13 +234,6 @@ def _verifier(settings: ApiSettings, http: httpx.AsyncClient) -> TokenVerifier:
         issuer=settings.clerk_issuer or issuer_of(settings.clerk_jwks_url),
         authorized_parties=settings.clerk_authorized_parties,
     )
-
-
-def _storage(settings: ApiSettings) -> ObjectStore:
-    try:
-        return open_store(settings.storage_bucket)
-    except ValueError as e:
-        raise InvalidSettings({"STORAGE_BUCKET": str(e)}) from None
 
 
 def _clerk(settings: ApiSettings, http: httpx.AsyncClient) -> ClerkUsers | None:

@@ -9,7 +9,8 @@ get is named, and the process does not start. `alphalab up` sets all of it for i
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
@@ -60,6 +61,15 @@ class InvalidSettings(SettingsError):
         self.problems = dict(problems)
         listed = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
         super().__init__(f"Invalid settings: {listed}.")
+
+
+@contextmanager
+def usable(name: str) -> Generator[None]:
+    """A setting that only its use shows to be good: ValueError becomes `InvalidSettings`."""
+    try:
+        yield
+    except ValueError as e:
+        raise InvalidSettings({name: str(e)}) from None
 
 
 def _split(value: object) -> object:

@@ -51,7 +51,7 @@ from integrations.mail.mailer import Mailer, MailServer
 from integrations.openrouter.client import OpenRouterClient
 from integrations.storage.objects import ObjectStore, open_store
 from observability import configure_logging
-from settings import InvalidSettings, SettingsError, WorkerSettings, worker_settings
+from settings import SettingsError, WorkerSettings, usable, worker_settings
 from workflows.backtest import BacktestWorkflow
 from workflows.certificate import CertificateWorkflow
 from workflows.export import ExportWorkflow
@@ -306,7 +306,8 @@ async def opened(settings: WorkerSettings) -> AsyncIterator[Opened]:
             http, settings.openrouter_base_url, referer=settings.public_url, title="AlphaLab"
         )
         keys = FernetKeyRing(settings.encryption_keys)
-        storage = _storage(settings)
+        with usable("STORAGE_BUCKET"):
+            storage = open_store(settings.storage_bucket)
         live = await stack.enter_async_context(_live_candles(settings, database))
         activities = build_activities(
             database,
@@ -331,13 +332,6 @@ def _issuer(settings: WorkerSettings) -> CertificateIssuer:
     )
 
 
-def _storage(settings: WorkerSettings) -> ObjectStore:
-    try:
-        return open_store(settings.storage_bucket)
-    except ValueError as e:
-        raise InvalidSettings({"STORAGE_BUCKET": str(e)}) from None
-
-
 def _runtime(settings: WorkerSettings) -> Runtime | None:
     """What Temporal's client and workers run on, where that is to show their metrics."""
     address = settings.worker_metrics_address
@@ -349,10 +343,8 @@ def _runtime(settings: WorkerSettings) -> Runtime | None:
         unit_suffix=True,
         durations_as_seconds=True,
     )
-    try:
+    with usable("WORKER_METRICS_ADDRESS"):
         return Runtime(telemetry=TelemetryConfig(metrics=metrics))
-    except ValueError as e:
-        raise InvalidSettings({"WORKER_METRICS_ADDRESS": str(e)}) from None
 
 
 def mailer_of(settings: WorkerSettings) -> Mailer | None:
@@ -377,10 +369,8 @@ async def _live_candles(settings: WorkerSettings, database: Database) -> AsyncIt
     if source is None:
         yield LiveCandles(database, NoMarket(), "none")
         return
-    try:
+    with usable("MARKET_DATA_SOURCE"):
         market = open_market(source, base_url=settings.exchange_base_url)
-    except ValueError as e:
-        raise InvalidSettings({"MARKET_DATA_SOURCE": str(e)}) from None
     try:
         await market.open()
         yield LiveCandles(database, market, settings.market_source or source)

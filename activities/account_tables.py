@@ -24,8 +24,8 @@ from db.models import (
     ResultRecord,
     TradeRecord,
 )
-from db.models.agents import AgentOnlyRecord
 from db.models.exports import AccountPart
+from db.paging import numbered_pages
 from db.repositories.account_data import AccountCounts, AccountDataRepository, Mark
 from db.repositories.decisions import DecisionRepository
 from db.repositories.trades import TradeRepository
@@ -34,9 +34,8 @@ from integrations.archives import Row, Table
 
 # Decisions have a few kilobytes each, and so has every line of an inbox at most.
 ROWS_PER_PAGE = 100
-# A curve of a thousand points takes half a megabyte, and an agent may have any number of versions.
+# A curve of a thousand points takes half a megabyte, and a version may have long formulas.
 LARGE_ROWS_PER_PAGE = 10
-_BEFORE_ALL = -1
 _POINT = ("time", "value", "drawdown")
 _CURVES = {"equity_curve", "buy_and_hold_curve"}
 # Of no use to anybody else: who it is, and how we keep it from being told twice.
@@ -91,7 +90,7 @@ def rows_in(counts: AccountCounts, part: AccountPart) -> int:
     """How many records a part of an account is made of."""
     match part:
         case "agent_configs":
-            return counts.agents
+            return counts.agents + counts.versions
         case "test_results":
             return 2 * counts.results  # once more for their curves
         case "trade_history":
@@ -118,22 +117,26 @@ async def profile_of(account: Account) -> Row:
 
 
 def _agents(account: Account) -> list[Table]:
-    return [Table(name="agents", columns=(), pages=_agent_pages(account))]
+    agents = _listed(account, AccountDataRepository.agents_after, limit=ROWS_PER_PAGE)
+    return [
+        Table(name="agents", columns=(), pages=_shaped(agents, _OURS | _KEYS)),
+        Table(
+            name="agent_versions",
+            columns=(),
+            pages=_shaped(_version_pages(account), {"content_hash"}),
+        ),
+    ]
 
 
-async def _agent_pages(account: Account) -> AsyncIterator[Sequence[Row]]:
-    read = AccountDataRepository.agents_after
-    async for page in _listed(account, read, limit=LARGE_ROWS_PER_PAGE):
-        async with account.database.for_user(account.user_id) as session:
-            versions = await AccountDataRepository(session).versions([each.id for each in page])
-        yield _plain([_agent(each, versions[each.id]) for each in page])
-
-
-def _agent(agent: AgentOnlyRecord, versions: Sequence[AgentVersionRecord]) -> Row:
-    hidden = {"agent_id", "content_hash"}
-    return agent.model_dump(exclude=_OURS | _KEYS) | {
-        "versions": [version.model_dump(exclude=hidden) for version in versions]
-    }
+def _version_pages(account: Account) -> AsyncIterator[Sequence[AgentVersionRecord]]:
+    return _numbered(
+        account,
+        AccountDataRepository.agent_ids,
+        lambda session, agent, after: AccountDataRepository(session).versions_after(
+            agent, after, limit=LARGE_ROWS_PER_PAGE
+        ),
+        lambda version: version.version,
+    )
 
 
 def _results(account: Account) -> list[Table]:
@@ -163,8 +166,9 @@ async def _curve_pages(
 
 
 def _trades(account: Account) -> list[Table]:
-    pages = _by_session(
+    pages = _numbered(
         account,
+        AccountDataRepository.session_ids,
         lambda session, test, after: TradeRepository(session).after(
             test, after, limit=ROWS_PER_PAGE
         ),
@@ -174,8 +178,9 @@ def _trades(account: Account) -> list[Table]:
 
 
 def _reasoning(account: Account) -> list[Table]:
-    pages = _by_session(
+    pages = _numbered(
         account,
+        AccountDataRepository.session_ids,
         lambda session, test, after: DecisionRepository(session).after(
             test, after, limit=ROWS_PER_PAGE
         ),
@@ -185,8 +190,8 @@ def _reasoning(account: Account) -> list[Table]:
 
 
 def _inbox(account: Account) -> list[Table]:
-    told = _listed(account, AccountDataRepository.notifications_after)
-    done = _listed(account, AccountDataRepository.activities_after)
+    told = _listed(account, AccountDataRepository.notifications_after, limit=ROWS_PER_PAGE)
+    done = _listed(account, AccountDataRepository.activities_after, limit=ROWS_PER_PAGE)
     return [
         _table("notifications", NotificationRecord, told, _OURS | {"email_state"}),
         _table("activity", ActivityRecord, done, _OURS),
@@ -235,7 +240,7 @@ def _plain(rows: Sequence[Row]) -> list[Row]:
 
 
 async def _listed(
-    account: Account, read: _Read[ListedRecord], *, limit: int = ROWS_PER_PAGE
+    account: Account, read: _Read[ListedRecord], *, limit: int
 ) -> AsyncIterator[Sequence[ListedRecord]]:
     mark: Mark | None = None
     while True:
@@ -248,21 +253,22 @@ async def _listed(
         mark = Mark(created_at=page[-1].created_at, id=page[-1].id)
 
 
-async def _by_session(
+async def _numbered(
     account: Account,
+    owners_of: Callable[[AccountDataRepository], Awaitable[Sequence[UUID]]],
     read: Callable[[AsyncSession, UUID, int], Awaitable[Sequence[Record]]],
     number_of: Callable[[Record], int],
 ) -> AsyncIterator[Sequence[Record]]:
-    """What hangs on tests, test by test: each page is found by the index of its table."""
+    """What hangs on tests or agents, one by one: each page is found by the index of its table."""
     async with account.database.for_user(account.user_id) as session:
-        tests = await AccountDataRepository(session).session_ids()
-    for test in tests:
-        after = _BEFORE_ALL
-        while True:
-            async with account.database.for_user(account.user_id) as session:
-                page = await read(session, test, after)
-            if not page:
-                break
+        owners = await owners_of(AccountDataRepository(session))
+    for owner in owners:
+
+        def read_one(
+            session: AsyncSession, after: int, owner: UUID = owner
+        ) -> Awaitable[Sequence[Record]]:
+            return read(session, owner, after)
+
+        async for page in numbered_pages(account.database, account.user_id, read_one, number_of):
             account.read.add(len(page))
             yield page
-            after = number_of(page[-1])

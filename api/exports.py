@@ -22,8 +22,22 @@ from workflows.runtime import Temporal, TemporalUnreachable, export_workflow_id
 # Bytes of a record, as JSON and in an archive: measured over 1,800 decisions of simulated models.
 _BYTES: Mapping[ExportFormat, Mapping[str, int]] = MappingProxyType(
     {
-        "json": {"agent": 700, "result": 81_000, "trade": 900, "decision": 1_200, "notice": 400},
-        "zip": {"agent": 300, "result": 16_000, "trade": 180, "decision": 240, "notice": 120},
+        "json": {
+            "agent": 300,
+            "version": 400,
+            "result": 81_000,
+            "trade": 900,
+            "decision": 1_200,
+            "notice": 400,
+        },
+        "zip": {
+            "agent": 130,
+            "version": 170,
+            "result": 16_000,
+            "trade": 180,
+            "decision": 240,
+            "notice": 120,
+        },
     }
 )
 _PROFILE_BYTES = 1_500
@@ -130,7 +144,7 @@ def estimated_bytes(
     sizes = _BYTES[format]
     notices = counts.notifications + counts.activities
     by_part: Mapping[AccountPart, int] = {
-        "agent_configs": counts.agents * sizes["agent"],
+        "agent_configs": counts.agents * sizes["agent"] + counts.versions * sizes["version"],
         "test_results": counts.results * sizes["result"],
         "trade_history": counts.trades * sizes["trade"],
         "reasoning_traces": counts.decisions * sizes["decision"],

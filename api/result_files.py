@@ -6,16 +6,15 @@ transaction of its own: however slowly somebody downloads, no connection to the 
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from api.schemas.results import ExportFormat, ExportPart, ResultDetail, Thought, TradeOut
 from db.engine import Database
 from db.models.results import ResultRecord
+from db.paging import numbered_pages
 from db.repositories.decisions import DecisionRepository
 from db.repositories.steps import SteppedEquity, StepRepository
 from db.repositories.trades import TradeRepository
@@ -26,7 +25,6 @@ ROWS_PER_PAGE = 100
 EQUITY_ROWS_PER_PAGE = 2_000  # four numbers each, where others have texts
 _NAME_LENGTH = 40
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
-_BEFORE_ALL = -1
 
 Record = TypeVar("Record")
 
@@ -60,9 +58,9 @@ def result_file(
 
 
 def _trades(database: Database, result: ResultRecord) -> Table:
-    pages = _pages(
+    pages = numbered_pages(
         database,
-        result,
+        result.user_id,
         lambda session, after: TradeRepository(session).after(
             result.session_id, after, limit=ROWS_PER_PAGE
         ),
@@ -77,9 +75,9 @@ def _trades(database: Database, result: ResultRecord) -> Table:
 
 def _reasoning(database: Database, result: ResultRecord) -> Table:
     twins = {"indicator_values"}
-    pages = _pages(
+    pages = numbered_pages(
         database,
-        result,
+        result.user_id,
         lambda session, after: DecisionRepository(session).after(
             result.session_id, after, limit=ROWS_PER_PAGE
         ),
@@ -93,9 +91,9 @@ def _reasoning(database: Database, result: ResultRecord) -> Table:
 
 
 def _equity(database: Database, result: ResultRecord) -> Table:
-    pages = _pages(
+    pages = numbered_pages(
         database,
-        result,
+        result.user_id,
         lambda session, after: StepRepository(session).equity_after(
             result.session_id, after, limit=EQUITY_ROWS_PER_PAGE
         ),
@@ -111,22 +109,6 @@ def _equity(database: Database, result: ResultRecord) -> Table:
 _TABLES: Mapping[ExportPart, Callable[[Database, ResultRecord], Table]] = MappingProxyType(
     {"trades": _trades, "reasoning": _reasoning, "equity": _equity}
 )
-
-
-async def _pages(
-    database: Database,
-    result: ResultRecord,
-    read: Callable[[AsyncSession, int], Awaitable[Sequence[Record]]],
-    number_of: Callable[[Record], int],
-) -> AsyncIterator[Sequence[Record]]:
-    after = _BEFORE_ALL
-    while True:
-        async with database.for_user(result.user_id) as session:
-            found = await read(session, after)
-        if not found:
-            return
-        yield found
-        after = number_of(found[-1])
 
 
 async def _shaped(

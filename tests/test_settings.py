@@ -13,6 +13,7 @@ from settings import (
     MissingSettings,
     WorkerSettings,
     api_settings,
+    usable,
     worker_settings,
 )
 
@@ -255,3 +256,10 @@ def test_a_workers_metrics_have_an_address(monkeypatch: pytest.MonkeyPatch, give
     _set(monkeypatch, {**NEEDED_BY_THE_WORKER, "WORKER_METRICS_ADDRESS": given})
 
     assert worker_settings().worker_metrics_address == given
+
+
+def test_a_setting_that_is_found_bad_when_it_is_used_is_named():
+    with pytest.raises(InvalidSettings) as caught, usable("STORAGE_BUCKET"):
+        raise ValueError("the folder cannot be made")
+
+    assert caught.value.problems == {"STORAGE_BUCKET": "the folder cannot be made"}

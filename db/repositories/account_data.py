@@ -26,9 +26,11 @@ from db.models import (
 from db.models.agents import AgentOnlyRecord
 
 # Row-level security leaves the user's own rows; that of children asks once more for each row, so
-# they are counted session by session.
+# they are counted by session and by agent.
 _COUNTS = text("""
     SELECT (SELECT count(*) FROM agents) AS agents,
+        (SELECT coalesce(sum((SELECT count(*) FROM agent_versions v WHERE v.agent_id = a.id)), 0)
+            FROM agents a)::bigint AS versions,
         (SELECT count(*) FROM test_results) AS results,
         (SELECT count(*) FROM notifications) AS notifications,
         (SELECT count(*) FROM activity_log) AS activities,
@@ -45,6 +47,7 @@ class AccountCounts:
     """How many there are of each."""
 
     agents: int
+    versions: int
     results: int
     trades: int
     decisions: int
@@ -76,15 +79,19 @@ class AccountDataRepository:
     async def agents_after(self, mark: Mark | None, *, limit: int) -> Sequence[AgentOnlyRecord]:
         return await self._after(Agent, AgentOnlyRecord, mark, limit)
 
-    async def versions(self, agent_ids: Sequence[UUID]) -> dict[UUID, list[AgentVersionRecord]]:
-        """All versions of these agents, by agent, the oldest first."""
-        query = select(AgentVersion).where(col(AgentVersion.agent_id).in_(agent_ids))
-        found = await self._session.scalars(query.order_by(col(AgentVersion.version)))
-        by_agent: dict[UUID, list[AgentVersionRecord]] = {each: [] for each in agent_ids}
-        for version in found:
-            record = AgentVersionRecord.model_validate(version, from_attributes=True)
-            by_agent[version.agent_id].append(record)
-        return by_agent
+    async def agent_ids(self) -> Sequence[UUID]:
+        """All agents, archived ones as well, the oldest first."""
+        return (await self._session.scalars(select(col(Agent.id)).order_by(col(Agent.id)))).all()
+
+    async def versions_after(
+        self, agent_id: UUID, after: int, *, limit: int
+    ) -> Sequence[AgentVersionRecord]:
+        """The versions of an agent after a number, the oldest first."""
+        query = select(AgentVersion).where(
+            col(AgentVersion.agent_id) == agent_id, col(AgentVersion.version) > after
+        )
+        found = await self._session.scalars(query.order_by(col(AgentVersion.version)).limit(limit))
+        return [AgentVersionRecord.model_validate(each, from_attributes=True) for each in found]
 
     async def results_after(self, mark: Mark | None, *, limit: int) -> Sequence[ResultRecord]:
         return await self._after(TestResult, ResultRecord, mark, limit)

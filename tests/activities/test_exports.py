@@ -16,6 +16,7 @@ from temporalio.exceptions import ApplicationError
 from typing_extensions import override
 
 from activities import account_tables, exports
+from activities.account_tables import RowsRead
 from activities.exports import (
     ExportActivities,
     ExportInput,
@@ -25,9 +26,10 @@ from activities.exports import (
 )
 from api.exports import estimated_bytes
 from db.engine import Database
-from db.models import ExportRecord, SessionRecord
+from db.models import ExportRecord, NewNotification, SessionRecord
 from db.models.exports import ACCOUNT_PARTS, AccountPart, ExportFormat
 from db.repositories.account_data import AccountDataRepository
+from db.repositories.inbox import InboxRepository
 from integrations.errors import AuthenticationFailed, TemporarilyUnavailable
 from integrations.storage.objects import ObjectStore, ObjectWriter, open_store
 from tests.activities.accounts import (
@@ -91,16 +93,19 @@ async def test_an_archive_has_everything_and_no_key(
     assert abs(row.expires_at - row.updated_at - exports.LIFETIME).total_seconds() < 1
     files = unzipped(data)
     assert list(files) == [
-        *("export.json", "agents.json", "results.csv", "equity_curves.csv", "trades.csv"),
+        *("export.json", "agents.json", "agent_versions.json"),
+        *("results.csv", "equity_curves.csv", "trades.csv"),
         *("reasoning.csv", "notifications.csv", "activity.csv", "account.json"),
     ]
     assert files["export.json"]["export_id"] == str(export.id)
     assert files["export.json"]["include"] == dict.fromkeys(ACCOUNT_PARTS, True)
-    versions = {each["name"]: each["versions"] for each in files["agents.json"]}
-    assert {name: [v["model"] for v in each] for name, each in versions.items()} == {
-        "Alpha": ["simulated/trend", "simulated/flip"],
-        "Beta": ["simulated/trend"],
-    }
+    names = {each["id"]: each["name"] for each in files["agents.json"]}
+    versions = files["agent_versions.json"]
+    assert [(names[each["agent_id"]], each["version"], each["model"]) for each in versions] == [
+        ("Alpha", 1, "simulated/trend"),
+        ("Alpha", 2, "simulated/flip"),
+        ("Beta", 1, "simulated/trend"),
+    ]
     text_of_all = json.dumps(files)
     assert "api_key" not in text_of_all
     assert SEALED_KEY not in text_of_all
@@ -138,7 +143,8 @@ async def test_one_object_has_the_same_as_the_archive(
     values = json.loads(await content_of(storage, account, whole))
 
     assert list(values) == [name.rpartition(".")[0] for name in files]
-    assert values["agents"] == files["agents.json"]
+    for name in ("agents", "agent_versions"):
+        assert values[name] == files[f"{name}.json"]
     assert values["account"] == files["account.json"]
     assert values["trades"][0]["entry_reasoning"] == EVIL
     for name in ("results", "equity_curves", "trades", "reasoning", "notifications", "activity"):
@@ -147,7 +153,7 @@ async def test_one_object_has_the_same_as_the_archive(
 
 
 PART_FILES: dict[AccountPart, set[str]] = {
-    "agent_configs": {"agents"},
+    "agent_configs": {"agents", "agent_versions"},
     "test_results": {"results", "equity_curves"},
     "trade_history": {"trades"},
     "reasoning_traces": {"reasoning"},
@@ -183,19 +189,40 @@ async def test_no_row_is_lost_between_two_pages(
     tested: SessionRecord,
     monkeypatch: pytest.MonkeyPatch,
 ):
+    await account.add_agent("Gamma")
+    await notice_at_once(account, "one", "two", "three")
+    pages: list[int] = []
+    monkeypatch.setattr(RowsRead, "add", lambda _, count: pages.append(count))
     whole = await add_export(account, format="json")
     await write(activities, whole)
+    rows, in_pages = sum(pages), len(pages)
+    pages.clear()
     monkeypatch.setattr(account_tables, "ROWS_PER_PAGE", 1)
     monkeypatch.setattr(account_tables, "LARGE_ROWS_PER_PAGE", 1)
     paged = await add_export(account, format="json")
     await write(activities, paged)
+    assert pages == [1] * rows
+    assert in_pages < rows
 
     first, second = [
         json.loads(await content_of(storage, account, each)) for each in (whole, paged)
     ]
 
     assert first.pop("export") != second.pop("export")
+    assert len({each["created_at"] for each in first["notifications"]}) == 1
+    assert len(first["notifications"]) == 4
     assert first == second
+
+
+async def notice_at_once(account: Account, *messages: str) -> None:
+    """Notices of one moment, which nothing but their ids brings into an order."""
+    async with account.database.for_user(account.id) as session:
+        for message in messages:
+            new = NewNotification(
+                user_id=account.id, type="info", category="paused", title="At once", message=message
+            )
+            await InboxRepository(session).notify(new)
+        await session.execute(text("UPDATE notifications SET created_at = '2026-01-02T03:04:05Z'"))
 
 
 # With few pages: each of them waits for the same things.

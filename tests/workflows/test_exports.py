@@ -70,7 +70,15 @@ async def test_its_history_does_not_grow_with_the_account(
     monkeypatch.setattr(account_tables, "ROWS_PER_PAGE", 1)
     account = account_in(laboratory)
     await furnish_inbox(account, 25)
-    export = await add_export(account)
+    export = await add_export(account, format="json")  # which holds no page back
+    noted: list[float] = []
+    note = ExportRepository.note_progress
+
+    async def note_and_count(self: ExportRepository, export_id: UUID, progress_pct: float) -> None:
+        noted.append(progress_pct)
+        await note(self, export_id, progress_pct)
+
+    monkeypatch.setattr(ExportRepository, "note_progress", note_and_count)
     async with laboratory.worker():
         await laboratory.temporal.start_export(export)
         await handle_of(laboratory, export).result()
@@ -80,6 +88,7 @@ async def test_its_history_does_not_grow_with_the_account(
         for event in (await handle_of(laboratory, export).fetch_history()).events
         if event.HasField("workflow_execution_signaled_event_attributes")
     ]
+    assert len(set(noted)) >= 25
     assert 1 <= len(signalled) <= 10
 
 
