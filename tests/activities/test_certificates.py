@@ -127,7 +127,6 @@ async def test_a_certificate_says_what_the_result_says(
     assert row.share_url == f"{ISSUER.public_url}/verify/{row.verification_code}"
     assert (row.seal, row.canonical["model"]["source"]) == ("simulated", "simulated")
     assert result["model_source"] == "simulated"
-    assert row.canonical["trials"] == 1
     assert "Follow the trend" not in str(row.canonical)
 
 

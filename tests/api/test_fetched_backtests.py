@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from api import backtests
+from certificates.signing import new_seed
 from local.issuer import Issuer
 from local.simulators import exchange_server
 from local.simulators.exchange_clock import ExchangeClock
@@ -58,7 +59,7 @@ async def world_with_source(
 async def workers(sourced: ApiSettings) -> AsyncIterator[None]:
     """Workers as `worker.py` makes them of its settings."""
     shared = sourced.model_dump(include=set(WorkerSettings.model_fields))
-    settings = load(WorkerSettings, **shared, _env_file=None)
+    settings = load(WorkerSettings, **shared, certificate_signing_key=new_seed(), _env_file=None)
     async with AsyncExitStack() as stack:
         given = await stack.enter_async_context(opened(settings))
         queue, grace = settings.temporal_task_queue, timedelta(seconds=1)
