@@ -324,5 +324,5 @@ By hand:
  4. Trades, equity and figures follow from candles, decisions and DOCUMENT's rules, as the trading
     rules in the service's documentation say.
 
-This text is not part of what is proven.
+This text is the same in every bundle of format 1: one with another text is no bundle of ours.
 """
