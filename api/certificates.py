@@ -32,7 +32,9 @@ FileKind = Literal["pdf", "image", "qr", "bundle"]
 _NOT_PROFITABLE = "Only a test that traded, and did not lose, gets a certificate."
 # What a user can do something about, or at least understand.
 _CONFLICTS = frozenset({"NOT_PROFITABLE", "NOT_REPRODUCED", "CANDLES_DELETED", "AGENT_DELETED"})
-_UNAVAILABLE = frozenset({"StorageUnavailable", "StorageRefused", "INTERRUPTED", "CodeTaken"})
+_UNAVAILABLE = frozenset(
+    {"StorageUnavailable", "StorageRefused", "INTERRUPTED", "CodeTaken", "FILES_GONE"}
+)
 _KEY_COLUMNS: Mapping[FileKind, str] = MappingProxyType(
     {"pdf": "pdf_key", "image": "image_key", "qr": "qr_key", "bundle": "bundle_key"}
 )

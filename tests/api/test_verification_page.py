@@ -159,7 +159,7 @@ def test_it_shows_what_the_certificate_shows():
         "Candles 744 Decisions 745 Missed candles 5 Ambiguous candles 2",
         "Slippage 2.5 bps of each market fill",
         "What this proves, and what it does not",
-        "One of 3 finished tests",
+        "One of 3 tests",
         "no advice",
         "Candles of an exchange, decided on by a real model.",
         "Last recomputed 28 Nov 2025, 09:30 UTC",
