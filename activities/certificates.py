@@ -34,6 +34,7 @@ from certificates.canonical import AgentFacts, Document, RunFacts
 from certificates.comparison import compare_recording
 from certificates.composition import Circumstances, compose, counted_of, instant
 from certificates.face import CertificateFace, EquityPoint
+from certificates.files import NAMES, folder_of
 from certificates.image import draw_image
 from certificates.pdf import draw_pdf
 from certificates.presentation import face_of, moment, repeated
@@ -120,13 +121,7 @@ class _Keys:
 
     @property
     def columns(self) -> dict[str, str]:
-        names = {
-            "pdf_key": "certificate.pdf",
-            "image_key": "certificate.png",
-            "qr_key": "qr.png",
-            "bundle_key": "bundle.zip",
-        }
-        return {column: f"{self.folder}/{name}" for column, name in names.items()}
+        return {column: f"{self.folder}/{name}" for column, name in NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -430,7 +425,7 @@ def _other_figures(document: Document, result: ResultRecord) -> Iterator[str]:
 
 
 def _keys_of(result_id: str, document: Document) -> _Keys:
-    return _Keys(folder=f"certificates/{result_id}/{document.code}")
+    return _Keys(folder=folder_of(result_id, document.code))
 
 
 def _told(new: NewCertificate, result: ResultRecord) -> NewActivity:

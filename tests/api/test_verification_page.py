@@ -101,6 +101,7 @@ def of_verdict(verdict: Verdict) -> VerificationView:
         ("not_reproduced", "Not reproduced", "it came out differently"),
         ("revoked", "Revoked", "AlphaLab has withdrawn this certificate"),
         ("tampered", "Tampered with", "is not what AlphaLab signed"),
+        ("unknown_key", "Signed with an unknown key", "a key that this service does not have"),
         ("unknown", "Unknown", "AlphaLab has issued no certificate with this code"),
     ],
 )
