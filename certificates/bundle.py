@@ -308,6 +308,7 @@ To verify all of it, without a network:
 
 where KEY is the public key of the service that issued it, as /.well-known/alphalab-certificate-key
 tells it there. A bundle names its key, but does not contain it: whose it is, you have to know.
+Whether a certificate was withdrawn since it was issued, only the service's page /verify/CODE tells.
 
 By hand:
 
