@@ -371,5 +371,5 @@ async def test_how_many_tests_it_is_the_best_of_is_counted(
 
     await issuing.certify()
     assert (await issuing.row()).canonical["trials"] == 2
-    gone = "DELETE FROM trading_sessions WHERE id = ANY (%s)"
-    await issuing.server.execute(gone, (others,))
+    elsewhere = "UPDATE trading_sessions SET asset = 'ETH/USDT' WHERE id = ANY (%s)"
+    await issuing.server.execute(elsewhere, (others,))
