@@ -165,27 +165,33 @@ def parity(
 def verify(
     file: Annotated[Path, typer.Argument(help="A certificate's bundle, a ZIP archive.")],
     public_key: Annotated[
-        str | None,
-        typer.Option(help="The issuer's key: PEM, base64, or a file with either."),
+        list[str] | None,
+        typer.Option(
+            help="A key of the issuer, as often as it has some: PEM, base64, or a file with "
+            "either or with the JSON of /.well-known/alphalab-certificate-key."
+        ),
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Verify a certificate offline, from its bundle alone: exit code 1 unless it is genuine."""
+    """Verify a certificate offline, from its bundle alone: exit code 1 unless it is genuine.
+
+    Whether it was withdrawn since, only the service's page /verify/CODE tells.
+    """
     from certificates.bundle_reading import BundleRefused  # noqa: PLC0415  (slow to import)
     from local import bundle_verification as bundles  # noqa: PLC0415
 
     with explained_errors():
-        key = bundles.chosen_key(public_key, DataDirectory(data_dir))
+        keys = bundles.chosen_keys(public_key or [], DataDirectory(data_dir))
         try:
-            found = bundles.verified(file, key)
+            found = bundles.verified(file, keys)
         except BundleRefused as refused:
             if not as_json:
-                raise _refused(str(refused)) from None
+                raise _refused(bundles.printed(str(refused))) from None
             output.print(Text(bundles.refusal_as_json(refused)))
             raise typer.Exit(1) from None
-    output.print(Text(bundles.as_json(found)) if as_json else bundles.report(found, key))
+    output.print(Text(bundles.as_json(found)) if as_json else bundles.report(found))
     if not found.is_genuine:
         raise typer.Exit(1)
 

@@ -20,6 +20,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.failures import activity_failures, storage_failures
 from activities.heartbeats import heartbeating
+from activities.sweeping import UNNAMED_FOR
 from certificates.bundle import (
     Material,
     SignedDocument,
@@ -33,6 +34,7 @@ from certificates.canonical import AgentFacts, Document, RunFacts
 from certificates.comparison import compare_recording
 from certificates.composition import Circumstances, compose, counted_of, instant
 from certificates.face import CertificateFace, EquityPoint
+from certificates.files import NAMES, folder_of
 from certificates.image import draw_image
 from certificates.pdf import draw_pdf
 from certificates.presentation import face_of, moment, repeated
@@ -64,6 +66,8 @@ CODE_LETTERS = "ACDEFGHJKMNPQRTUVWXY34679"
 _CODE_LENGTH = 5
 # A long test takes a core for a quarter of a minute, and all its candles and decisions in memory.
 AT_ONCE = 2
+# For the workflow, which writes them again.
+FILES_GONE = "FILES_GONE"
 # A result's columns hold six decimals of a percentage.
 _ROUNDING = 2e-6
 
@@ -117,13 +121,7 @@ class _Keys:
 
     @property
     def columns(self) -> dict[str, str]:
-        names = {
-            "pdf_key": "certificate.pdf",
-            "image_key": "certificate.png",
-            "qr_key": "qr.png",
-            "bundle_key": "bundle.zip",
-        }
-        return {column: f"{self.folder}/{name}" for column, name in names.items()}
+        return {column: f"{self.folder}/{name}" for column, name in NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -171,9 +169,13 @@ class CertificateActivities:
 
     @activity.defn
     async def record_certificate(self, input: Composed) -> Issued:
-        """Store the row whose files are there, and tell the user's history; once."""
-        with activity_failures():
+        """Store the row whose files are there, and tell the user's history; once.
+
+        Fails with `FILES_GONE` where they may have been swept since they were written.
+        """
+        with activity_failures(), storage_failures():
             document = Document.from_bytes(input.document.encode())
+            await self._check_files(_keys_of(input.result_id, document))
             async with self._database.for_user(UUID(input.user_id)) as session:
                 result = await _existing(session, UUID(input.result_id))
                 new = self._row(input, document, result)
@@ -186,6 +188,16 @@ class CertificateActivities:
                 stored = await CertificateRepository(session).of_result(result.id)
             assert stored is not None  # noqa: S101 - it is there, or was there before
             return _issued(stored)
+
+    async def _check_files(self, keys: _Keys) -> None:
+        fresh = datetime.now(UTC) - UNNAMED_FOR / 2
+        found = {
+            each.key
+            async for each in self._storage.list(f"{keys.folder}/")
+            if each.modified_at > fresh
+        }
+        if not found.issuperset(keys.columns.values()):
+            raise _refused(FILES_GONE, "The files have to be written again.")
 
     async def _compose(self, input: ComposeInput) -> Composed:
         user_id, result_id = UUID(input.user_id), UUID(input.result_id)
@@ -242,7 +254,7 @@ class CertificateActivities:
         return document
 
     async def _new_code(self, issued_at: datetime) -> str:
-        """A code that nobody has, and nobody guesses."""
+        """A code that nobody has."""
         while True:
             drawn = "".join(secrets.choice(CODE_LETTERS) for _ in range(_CODE_LENGTH))
             code = f"ALX-{issued_at:%Y-%m%d}-{drawn}"
@@ -413,7 +425,7 @@ def _other_figures(document: Document, result: ResultRecord) -> Iterator[str]:
 
 
 def _keys_of(result_id: str, document: Document) -> _Keys:
-    return _Keys(folder=f"certificates/{result_id}/{document.code}")
+    return _Keys(folder=folder_of(result_id, document.code))
 
 
 def _told(new: NewCertificate, result: ResultRecord) -> NewActivity:

@@ -16,6 +16,7 @@ from api.schemas.certificates import (
     OwnCertificateLinks,
 )
 from api.signed_links import SignedLinks
+from certificates.files import NAMES, folder_of
 from db.engine import Database
 from db.models import CertificateRecord, IdempotencyRecord
 from db.repositories.certificates import CertificateRepository
@@ -32,7 +33,9 @@ FileKind = Literal["pdf", "image", "qr", "bundle"]
 _NOT_PROFITABLE = "Only a test that traded, and did not lose, gets a certificate."
 # What a user can do something about, or at least understand.
 _CONFLICTS = frozenset({"NOT_PROFITABLE", "NOT_REPRODUCED", "CANDLES_DELETED", "AGENT_DELETED"})
-_UNAVAILABLE = frozenset({"StorageUnavailable", "StorageRefused", "INTERRUPTED", "CodeTaken"})
+_UNAVAILABLE = frozenset(
+    {"StorageUnavailable", "StorageRefused", "INTERRUPTED", "CodeTaken", "FILES_GONE"}
+)
 _KEY_COLUMNS: Mapping[FileKind, str] = MappingProxyType(
     {"pdf": "pdf_key", "image": "image_key", "qr": "qr_key", "bundle": "bundle_key"}
 )
@@ -75,19 +78,28 @@ class Certificates:
         return _there(found)
 
     async def linked(self, certificate_id: UUID) -> CertificateRecord:
-        """The certificate of a link that was verified, whoever follows it. Raises NotFound."""
+        """The certificate of a link that was verified, whoever follows it.
+
+        Raises NotFound, also of one that was withdrawn.
+        """
         async with self._database.as_system() as session:
             found = await CertificateRepository(session).get(certificate_id)
-        return _there(found)
+        return _there(None if found is None or found.revoked_at else found)
 
     def shown(self, record: CertificateRecord) -> CertificateOut:
-        """A certificate as its owner sees it."""
-        bundle_url = self._url(record, "bundle")
+        """A certificate as its owner sees it; links to one that was withdrawn open nothing."""
+        bundle_url = None if record.revoked_at else self._url(record, "bundle")
         links = OwnCertificateLinks(**self.links_of(record).model_dump(), bundle_url=bundle_url)
-        return CertificateOut.of(record, links)
+        return CertificateOut.of(record, links, share_url=self.share_url(record))
 
-    def links_of(self, record: CertificateRecord) -> CertificateLinks:
-        """Links to what anybody with the code may see."""
+    def share_url(self, record: CertificateRecord) -> str:
+        """The page of its code, whatever the row says of it."""
+        return f"{self._config.public_url}/verify/{record.verification_code}"
+
+    def links_of(self, record: CertificateRecord, *, is_good: bool = True) -> CertificateLinks:
+        """Links to what anybody with the code may see, where nothing speaks against it."""
+        if record.revoked_at or not is_good:
+            return CertificateLinks(pdf_url=None, image_url=None, qr_code_url=None)
         return CertificateLinks(
             pdf_url=self._url(record, "pdf"),
             image_url=self._url(record, "image"),
@@ -143,8 +155,9 @@ class Certificates:
 
 
 def key_of(record: CertificateRecord, kind: FileKind) -> str:
-    """Where the file is in the object storage."""
-    return str(getattr(record, _KEY_COLUMNS[kind]))
+    """Where the file is in the object storage, whatever the row says of it."""
+    folder = folder_of(str(record.result_id), record.verification_code)
+    return f"{folder}/{NAMES[_KEY_COLUMNS[kind]]}"
 
 
 def _there(found: CertificateRecord | None) -> CertificateRecord:

@@ -308,6 +308,7 @@ To verify all of it, without a network:
 
 where KEY is the public key of the service that issued it, as /.well-known/alphalab-certificate-key
 tells it there. A bundle names its key, but does not contain it: whose it is, you have to know.
+Whether a certificate was withdrawn since it was issued, only the service's page /verify/CODE tells.
 
 By hand:
 
@@ -324,5 +325,5 @@ By hand:
  4. Trades, equity and figures follow from candles, decisions and DOCUMENT's rules, as the trading
     rules in the service's documentation say.
 
-This text is not part of what is proven.
+This text is the same in every bundle of format 1: one with another text is no bundle of ours.
 """

@@ -4,6 +4,7 @@ Only what is asked for is decompressed, line by line, within limits that a real 
 """
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Generator, Iterator
@@ -15,6 +16,7 @@ from certificates.bundle import (
     CERTIFICATE,
     DECISIONS,
     README,
+    README_TEXT,
     REASONING,
     SIGHTINGS,
     TRADES,
@@ -27,14 +29,35 @@ MAX_CERTIFICATE_BYTES = 64 * 1024
 MAX_LINE_BYTES = 256 * 1024
 MAX_LINES = 500_001
 
-_REQUIRED = frozenset((CERTIFICATE, CANDLES, DECISIONS, SIGHTINGS, TRADES))
-_KNOWN = _REQUIRED | {README, REASONING}
+_REQUIRED = frozenset((README, CERTIFICATE, CANDLES, DECISIONS, SIGHTINGS, TRADES))
+_KNOWN = _REQUIRED | {REASONING}
+# A member begins with its signature, numbers, and the lengths of its name and of other fields.
+_HEADER_BYTES = 30
+# An entry of the directory has the lengths of its name, of other fields and of a comment.
+_ENTRY_BYTES = 46
+_LENGTHS_AT = slice(28, 34)
+# Where its sizes were not known before, they follow it: signature, CRC, two sizes.
+_HAS_DESCRIPTOR = 0x08
+_DESCRIPTOR_BYTES = 16
 # A ZIP file ends with its directory's record: signature, numbers, sizes, length of a comment.
 _END = b"PK\x05\x06"
 _END_BYTES = 22
 _LONG_END = b"PK\x06\x07"
 _LONG_END_BYTES = 20
 _DIRECTORY_BYTES = 16 * 1024
+_MESSAGE_LENGTH = 200
+# What reading an archive raises of one that is none.
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class BundleRefused(ValueError):
@@ -47,6 +70,11 @@ class Bundle:
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         self.names = frozenset(archive.namelist())
+
+    def readme(self) -> bytes:
+        """The steps by hand, as far as they can be ours."""
+        with self._opened(README) as member:
+            return member.read(len(README_TEXT.encode()) + 1)
 
     def certificate(self) -> bytes:
         with self._opened(CERTIFICATE) as member:
@@ -77,16 +105,18 @@ class Bundle:
 @contextmanager
 def open_bundle(file: BinaryIO) -> Generator[Bundle]:
     """Open a bundle. Raises `BundleRefused`, now or when a file of it turns out to be broken."""
-    _check_end(file)
+    directory_at = _check_end(file)
     with _refusing("The file"):
         archive = zipfile.ZipFile(file)
     with archive:
         _check_members(archive.infolist())
+        with _refusing("The file"):
+            _check_no_gaps(file, archive, directory_at)
         yield Bundle(archive)
 
 
-def _check_end(file: BinaryIO) -> None:
-    """That the archive's directory is as small as a bundle's is, before anything reads it."""
+def _check_end(file: BinaryIO) -> int:
+    """That the archive's directory is as small as a bundle's is; where it begins."""
     size = file.seek(0, io.SEEK_END)
     if size > MAX_ARCHIVE_BYTES:
         raise BundleRefused(f"The file is larger than {MAX_ARCHIVE_BYTES:,} bytes.")
@@ -98,6 +128,31 @@ def _check_end(file: BinaryIO) -> None:
     directory = int.from_bytes(end[12:16], "little")
     if before.startswith(_LONG_END) or directory > _DIRECTORY_BYTES:
         raise BundleRefused("The archive has more files than a bundle.")
+    if end[-2:] != b"\0\0":
+        raise BundleRefused("The archive has a comment, and no bundle has.")
+    return size - _END_BYTES - directory
+
+
+def _check_no_gaps(file: BinaryIO, archive: zipfile.ZipFile, directory_at: int) -> None:
+    """That nothing stands before, between or behind the files: no text that another reader sees."""
+    at = 0
+    for member in sorted(archive.infolist(), key=lambda each: each.header_offset):
+        if member.header_offset != at or member.extra or member.comment:
+            raise BundleRefused("The archive has more in it than its files.")
+        file.seek(at)
+        name_length, extra_length = struct.unpack("<HH", file.read(_HEADER_BYTES)[-4:])
+        if extra_length or name_length != len(member.filename):
+            raise BundleRefused("The archive has more in it than its files.")
+        at += _HEADER_BYTES + name_length + member.compress_size
+        at += _DESCRIPTOR_BYTES if member.flag_bits & _HAS_DESCRIPTOR else 0
+    if at != directory_at or archive.start_dir != at:
+        raise BundleRefused("The archive has more in it than its files.")
+    file.seek(directory_at)
+    for member in archive.infolist():
+        lengths = struct.unpack("<HHH", file.read(_ENTRY_BYTES)[_LENGTHS_AT])
+        name = file.read(len(member.filename))
+        if lengths != (len(name), 0, 0):
+            raise BundleRefused("The archive has more in it than its files.")
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:
@@ -122,5 +177,5 @@ def _refusing(what: str) -> Generator[None]:
         yield
     except BundleRefused:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
-        raise BundleRefused(f"{what} is broken: {e}.") from None
+    except _BROKEN as e:
+        raise BundleRefused(f"{what} is broken: {str(e)[:_MESSAGE_LENGTH]}.") from None

@@ -7,10 +7,10 @@ It is JSON in the form of RFC 8785. Every number of it that comes out of a compu
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import rfc8785
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from trading.metrics import Metrics
 from trading.orders import ExitType
@@ -22,6 +22,10 @@ DECIMALS = 8
 
 # Beyond this JSON's numbers are no longer exact, and canonical JSON has them as floats.
 _EXACT = 2**53
+
+# Of these the last part of the place is a name that somebody else chose.
+_FIELD_TOO_MANY = frozenset({"extra_forbidden", "unexpected_keyword_argument"})
+_MESSAGE_LENGTH = 200
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -96,8 +100,8 @@ class Head:
 
     __pydantic_config__ = STRICT
 
-    lines: int
-    sha256: str
+    lines: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +193,7 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
     """RFC 8785. Raises `NotCanonical` for what it has no form for, such as NaN."""
     try:
         return rfc8785.dumps(_exact(value))
-    except (rfc8785.CanonicalizationError, RecursionError) as e:
+    except (rfc8785.CanonicalizationError, RecursionError, OverflowError, UnicodeError) as e:
         raise NotCanonical(f"It has no canonical form: {e}.") from None
 
 
@@ -205,8 +209,11 @@ def rounded(value: float) -> float:
 def explained(error: ValidationError) -> str:
     """Where JSON went wrong, in a sentence that repeats nothing of it."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}." if where else f"{first['msg']}."
+    where, message = list(first["loc"]), first["msg"][:_MESSAGE_LENGTH]
+    if first["type"] in _FIELD_TOO_MANY:
+        where, message = where[:-1], "There is a field that does not belong here"
+    place = ".".join(str(part) for part in where)
+    return f"{place}: {message}." if place else f"{message}."
 
 
 def _exact(value: Any) -> Any:

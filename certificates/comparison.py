@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any, Self
 
 from certificates.bundle import CERTIFICATE, TRADES
@@ -11,6 +12,7 @@ from certificates.figures import Course, Figures, figures_of
 from certificates.problems import Problem
 from certificates.records import TradeRecord, trade_records
 from trading.candles import CandleSeries, Timeframe
+from trading.metrics import thin_curve
 from trading.parity import Difference, Recording, check_parity
 from trading.simulation import Replay
 
@@ -101,11 +103,12 @@ def compare_recording(
     document: Document,
     recording: Recording,
     counted: Counted,
-    drawn: Sequence[Sequence[float]] = (),
+    drawn: Sequence[Sequence[float]] | None = None,
 ) -> tuple[Problem, ...]:
     """Fold what is stored today, and compare. Pure, and as slow as the test is long.
 
-    `drawn` are points of equity that are shown: time of a close (epoch ms) and value.
+    `drawn` are the points of equity that are shown: time of a close (epoch ms) and value. They must
+    be those that keep the shape of the whole curve, all of them and no others.
     """
     course = Course.of(recording)
     told = course.fold()
@@ -121,7 +124,7 @@ def compare_recording(
         *differences,
         *compare_trades(trade_records(recording), trade_records(told)),
         *compare_figures(document, figures_of(course, told), counted),
-        *_compare_drawn(drawn, course, told),
+        *(() if drawn is None else _compare_drawn(drawn, course, told)),
     )
 
 
@@ -134,12 +137,15 @@ def _where(difference: Difference) -> str:
 def _compare_drawn(
     drawn: Sequence[Sequence[float]], course: Course, told: Replay
 ) -> Iterator[Problem]:
-    """The first point of the curve that equity does not go through."""
+    """The first point that is drawn and should not be, or the other way round."""
     closes = course.candles.open_time[: told.equity.size] + course.rules.timeframe_ms
-    equity = dict(zip(closes.tolist(), told.equity.tolist(), strict=True))
-    for time, value in drawn:
-        if equity.get(time) != value:
-            text = f"drawn {shown(value)}, recomputed {shown(equity.get(time))}"
+    kept: list[int] = []
+    if told.equity.size:
+        kept = thin_curve(closes, told.equity, starting_capital=course.rules.starting_capital)
+    expected = [(int(closes[i]), float(told.equity[i])) for i in kept]
+    for was, now in zip_longest(((time, value) for time, value in drawn), expected):
+        if was != now:
+            text = f"drawn {shown(was and was[1])}, recomputed {shown(now and now[1])}"
             yield Problem(part="figures", field="equity", message=text)
             return
 

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -221,10 +221,15 @@ def _check_reasoning(
 def _fault(line: bytes, expected: dict[int, str]) -> str | None:
     try:
         words = _WORDS.validate_json(line)
+        is_canonical = canonical_json(asdict(words)) == line
     except ValidationError as e:
         return explained(e)
-    certified = expected.pop(words.candle, None)
-    if certified is None:
-        return f"There is no decision at candle {words.candle}, or its words were there before."
-    is_same = reasoning_hash(words.reasoning) == certified
+    except NotCanonical as e:
+        return str(e)
+    if not is_canonical:
+        return "It is not in canonical form."
+    # Decisions are in order of their candles, and what had its words is no more among them.
+    if words.candle != next(iter(expected), None):
+        return f"The words of candle {words.candle} are not the next that were certified."
+    is_same = reasoning_hash(words.reasoning) == expected.pop(words.candle)
     return None if is_same else f"It is not what was thought at candle {words.candle}."

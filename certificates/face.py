@@ -24,8 +24,8 @@ class CertificateFace:
     `win_rate` is a fraction, `max_drawdown_pct` a positive magnitude. What is undefined is None.
     `seal` is `full` for candles of an exchange decided on by a real model, `own_data` for candles
     that somebody imported or uploaded, `simulated` where market or model were. `trials` counts the
-    finished tests of this agent on this asset and timeframe that overlap this one in time, itself
-    included.
+    tests of this agent on this asset and timeframe that overlap this one in time, whatever became
+    of them, itself included.
 
     Raises:
         ValueError: the win rate is no fraction.

@@ -8,13 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from certificates.bundle import CANDLES, CERTIFICATE, SignedDocument
+from certificates.bundle import CANDLES, CERTIFICATE, README, README_TEXT, SignedDocument
 from certificates.bundle_reading import Bundle, open_bundle
 from certificates.canonical import Document, NotCanonical, sha256_hex
 from certificates.comparison import Counted, compare_figures, compare_trades
 from certificates.contents import Contents, UnreadableFile, read_contents
 from certificates.figures import Course, figures_of
-from certificates.problems import Findings, Outcome, Part, Problem, outcome_of
+from certificates.problems import (
+    UNKNOWN_KEY_FIELD,
+    Findings,
+    Outcome,
+    Part,
+    Problem,
+    outcome_of,
+)
 from certificates.records import trade_records
 from certificates.signing import PublicKey
 from trading.candles import Timeframe
@@ -38,11 +45,18 @@ class Verification:
     def is_genuine(self) -> bool:
         return not self.problems
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether the document is what one of the keys has signed, whatever else is wrong."""
+        wrong = {each.part for each in self.problems}
+        return self.document is not None and "signature" not in wrong
+
 
 def verify_bundle(file: BinaryIO, keys: Sequence[PublicKey]) -> Verification:
     """Verify a bundle against any of the keys. Raises `BundleRefused` for what is none."""
     findings = Findings()
     with open_bundle(file) as bundle:
+        _check_readme(bundle, findings)
         signed = _signed(bundle, findings)
         document = None if signed is None else check_signed(signed, keys, findings)
         if document is not None:
@@ -50,7 +64,7 @@ def verify_bundle(file: BinaryIO, keys: Sequence[PublicKey]) -> Verification:
     return Verification(
         document=document,
         public_key_id=None if signed is None else signed.public_key_id,
-        problems=tuple(findings.problems),
+        problems=findings.summed_up(),
         looked_at=frozenset(findings.looked_at),
     )
 
@@ -65,9 +79,8 @@ def check_signed(
     key = next((each for each in keys if each.id == signed.public_key_id), None)
     if key is None:
         known = ", ".join(each.id for each in keys) or "none"
-        _note(
-            findings, "public_key_id", f"It is signed with another key than those known: {known}."
-        )
+        message = f"It is signed with another key than those known: {known}."
+        _note(findings, UNKNOWN_KEY_FIELD, message)
     elif not key.verifies(signed.signature, signed.text):
         _note(findings, "signature", "The document is not what was signed with this key.")
     findings.look("document")
@@ -76,6 +89,13 @@ def check_signed(
     except NotCanonical as e:
         findings.add(Problem(part="document", file=CERTIFICATE, field="canonical", message=str(e)))
         return None
+
+
+def _check_readme(bundle: Bundle, findings: Findings) -> None:
+    """That the steps by hand are ours: whoever follows them has nothing else to go by."""
+    if bundle.readme() != README_TEXT.encode():
+        message = "It is not the text that every bundle of this format has."
+        findings.add(Problem(part="document", file=README, message=message))
 
 
 def _signed(bundle: Bundle, findings: Findings) -> SignedDocument | None:
@@ -129,11 +149,11 @@ def _fold(contents: Contents, document: Document, timeframe: Timeframe, findings
     try:
         told = course.fold()
         figures = figures_of(course, told)
-    except (ArithmeticError, ValueError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as e:
         message = f"These candles and decisions cannot be folded ({type(e).__name__})."
         findings.add(Problem(part="trades", message=message))
         return
-    findings.add(*compare_trades(contents.trades, trade_records(told)))
+    findings.extend(compare_trades(contents.trades, trade_records(told)))
     findings.look("figures")
     counted = Counted.of(
         contents.window,
@@ -143,7 +163,7 @@ def _fold(contents: Contents, document: Document, timeframe: Timeframe, findings
         late_decisions=contents.decisions.late,
         invalid_replies=contents.decisions.invalid,
     )
-    findings.add(*compare_figures(document, figures, counted))
+    findings.extend(compare_figures(document, figures, counted))
 
 
 def _wrong(name: str, message: str) -> Problem:

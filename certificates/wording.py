@@ -131,13 +131,14 @@ def trials(face: CertificateFace) -> Fact:
     """How often it was tried; the note says why that matters."""
     if face.trials <= 1:
         note = (
-            "The only finished test of this agent on this market and time. Tests of other agents "
-            "are not counted."
+            "The only test of this agent on this market and time. Tests of other agents are not "
+            "counted."
         )
     else:
         note = (
-            f"One of {face.trials:,} finished tests of this agent on this market and time. Of many "
-            "tries the best one looks good by chance alone: the more tries, the less it means."
+            f"One of {face.trials:,} tests of this agent on this market and time, those that were "
+            "broken off among them. Of many tries the best one looks "
+            "good by chance alone: the more tries, the less it means."
         )
     return Fact(label="Trials", value=f"{face.trials:,}", note=note)
 

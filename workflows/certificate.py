@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.certificates import CertificateActivities, ComposeInput, Issued
-    from workflows.policies import CERTIFICATE, STEP
+    from activities.certificates import (
+        FILES_GONE,
+        CertificateActivities,
+        Composed,
+        ComposeInput,
+        Issued,
+    )
+    from workflows.policies import CERTIFICATE, STEP, WRITTEN_AGAIN
 
 from workflows.session_run import background_queue
 
@@ -40,6 +47,15 @@ class CertificateWorkflow:
         )
         if composed.issued is not None:
             return composed.issued
+        for _ in range(WRITTEN_AGAIN):
+            try:
+                return await self._write_and_record(composed, queue)
+            except ActivityError as e:
+                if not _files_are_gone(e):
+                    raise
+        return await self._write_and_record(composed, queue)
+
+    async def _write_and_record(self, composed: Composed, queue: str) -> Issued:
         await workflow.execute_activity_method(
             CertificateActivities.write_certificate,
             composed,
@@ -54,3 +70,8 @@ class CertificateWorkflow:
             summary="record",
             **STEP,
         )
+
+
+def _files_are_gone(error: ActivityError) -> bool:
+    """Whether they lay there for so long that they may have been swept."""
+    return isinstance(error.cause, ApplicationError) and error.cause.type == FILES_GONE

@@ -117,6 +117,10 @@ CERTIFICATE = ActivityOptions(
     ),
 )
 
+# Files that no row names are swept after a day: a database that was away for longer than half of
+# one makes them be written anew, and that more than once only if it goes on so.
+WRITTEN_AGAIN = 3
+
 # Half a second of candles and one transaction; a dead worker is noticed by the heartbeat.
 CHUNK = ActivityOptions(
     start_to_close_timeout=timedelta(minutes=2),

@@ -17,7 +17,15 @@ from certificates.legible import legible
 from certificates.rosette import rosette
 from certificates.wording import Fact
 
-Verdict = Literal["genuine", "tampered", "not_reproduced", "not_recomputable", "revoked", "unknown"]
+Verdict = Literal[
+    "genuine",
+    "tampered",
+    "unknown_key",
+    "not_reproduced",
+    "not_recomputable",
+    "revoked",
+    "unknown",
+]
 
 # Nothing runs and nothing is fetched from elsewhere, whatever users call their agents.
 PAGE_HEADERS: Mapping[str, str] = MappingProxyType(
@@ -115,6 +123,15 @@ _JUDGEMENTS: Mapping[Verdict, _Judgement] = MappingProxyType(
             sentence=(
                 "What is stored under this code is not what AlphaLab signed. Its figures are not "
                 "shown, for nobody vouches for them."
+            ),
+            tone="bad",
+            shows_face=False,
+        ),
+        "unknown_key": _Judgement(
+            word="Signed with an unknown key",
+            sentence=(
+                "It names a key that this service does not have, so nobody here can say whether "
+                "AlphaLab signed it. Its figures are not shown."
             ),
             tone="bad",
             shows_face=False,

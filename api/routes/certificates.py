@@ -88,9 +88,9 @@ async def verify_certificate(services: InjectedServices, code: str) -> VerifiedC
     responses=_file("application/zip") | _UNKNOWN | documented(422, 503),
 )
 async def download_published_bundle(services: InjectedServices, code: str) -> StreamingResponse:
-    """Download the bundle of a certificate that was published with the agent's own words."""
+    """Download the bundle that was published with the agent's own words, unless withdrawn since."""
     found = await services.verifier.find(code)
-    if found is None or not found.includes_reasoning:
+    if found is None or not found.includes_reasoning or found.revoked_at is not None:
         raise UnknownCertificate
     return await _streamed(services, found, "bundle")
 
@@ -181,15 +181,16 @@ async def _streamed(
 
 
 def _verified(services: Services, found: Verified) -> VerifiedCertificate:
-    record, is_shown = found.record, found.verdict != "tampered"
-    links = services.certificates.links_of(record)
+    record, is_shown = found.record, found.is_signed
+    links = services.certificates.links_of(record, is_good=found.is_good)
+    share_url = services.certificates.share_url(record)
     return VerifiedCertificate(
         verified=found.is_good,
         verdict=found.verdict,
         reason=found.reason,
-        certificate=PublicCertificate.of(record, links) if is_shown else None,
+        certificate=PublicCertificate.of(record, links, share_url=share_url) if is_shown else None,
         proof=CertificateProof(
-            canonical=record.canonical,
+            canonical=record.canonical if is_shown else None,
             canonical_sha256=record.canonical_sha256,
             signature=record.signature,
             public_key=None if found.public_key is None else found.public_key.base64,

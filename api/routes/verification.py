@@ -49,18 +49,18 @@ def _published(key: PublicKey) -> PublishedKey:
 
 def _view(services: Services, found: Verified) -> VerificationView:
     record, key = found.record, found.public_key
-    links = services.certificates.links_of(record)
+    links = services.certificates.links_of(record, is_good=found.is_good)
     bundle = f"/api/certificates/verify/{record.verification_code}/bundle"
-    is_shown = found.is_good
+    is_published = record.includes_reasoning and found.is_good
     return VerificationView(
         verdict=found.verdict,
         code=record.verification_code,
-        face=_face(found),
+        face=_face(found, services.certificates.share_url(record)),
         reason=found.reason,
         view_count=record.view_count,
-        image_url=links.image_url if is_shown else None,
-        pdf_url=links.pdf_url if is_shown else None,
-        bundle_url=bundle if record.includes_reasoning else None,
+        image_url=links.image_url,
+        pdf_url=links.pdf_url,
+        bundle_url=bundle if is_published else None,
         proof=VerificationProof(
             canonical_sha256=record.canonical_sha256,
             signature=record.signature,
@@ -72,14 +72,14 @@ def _view(services: Services, found: Verified) -> VerificationView:
     )
 
 
-def _face(found: Verified) -> CertificateFace | None:
+def _face(found: Verified, share_url: str) -> CertificateFace | None:
     record, document = found.record, found.document
-    if document is None:
+    if document is None or not found.is_signed:
         return None
     return face_of(
         document,
         record.canonical_sha256,
-        share_url=record.share_url,
+        share_url=share_url,
         duration_display=duration_display(record),
         equity=[EquityPoint(time=time, value=value) for time, value in record.equity],
     )

@@ -11,27 +11,32 @@ from api.schemas.errors import ErrorBody
 from db.models import CertificateRecord
 from events.durations import display_duration
 
-Verdict = Literal["genuine", "tampered", "not_reproduced", "not_recomputable", "revoked"]
+Verdict = Literal[
+    "genuine", "tampered", "unknown_key", "not_reproduced", "not_recomputable", "revoked"
+]
 
 
 class CertificateRequest(RequestBody):
     result_id: UUID
     include_reasoning_trace: Flag = Field(
         default=False,
-        description="Publish the agent's own words with the bundle, which anybody may then have.",
+        description="Publish the bundle: the agent's own words, all candles, decisions and orders. "
+        "Ignored where a certificate is there or being made.",
     )
 
 
 class CertificateLinks(Shape):
-    """Addresses that open a file without a token, for a day."""
+    """Addresses that open a file without a token, for a day; null unless it is good."""
 
-    pdf_url: str
-    image_url: str
-    qr_code_url: str
+    pdf_url: str | None
+    image_url: str | None
+    qr_code_url: str | None
 
 
 class OwnCertificateLinks(CertificateLinks):
-    bundle_url: str = Field(description="All that the certificate was made of, to verify offline.")
+    bundle_url: str | None = Field(
+        description="All that the certificate was made of, to verify offline."
+    )
 
 
 class PublicCertificate(CertificateLinks):
@@ -64,8 +69,9 @@ class PublicCertificate(CertificateLinks):
     revoked_reason: str | None
 
     @classmethod
-    def of(cls, record: CertificateRecord, links: CertificateLinks) -> Self:
-        return cls.model_validate(_shown(record) | links.model_dump())
+    def of(cls, record: CertificateRecord, links: CertificateLinks, *, share_url: str) -> Self:
+        shown = _shown(record) | links.model_dump() | {"share_url": share_url}
+        return cls.model_validate(shown)
 
 
 class CertificateOut(PublicCertificate, OwnCertificateLinks):
@@ -93,9 +99,12 @@ class CertificatePending(Shape):
 
 
 class CertificateProof(Shape):
-    """What a stranger needs to check it; `canonical` is what was signed, in canonical JSON."""
+    """What a stranger needs to check it; `canonical` is what was signed, in canonical JSON.
 
-    canonical: dict[str, Any]
+    It is null where what is stored is not what a known key has signed.
+    """
+
+    canonical: dict[str, Any] | None
     canonical_sha256: str
     signature: str = Field(description="Base64 of an Ed25519 signature over the canonical bytes.")
     public_key: str | None = Field(description="Base64; null where the key is not known any more.")
@@ -108,8 +117,8 @@ class CertificateProof(Shape):
 class VerifiedCertificate(Shape):
     """`verified` means that the signature is good and that nothing speaks against it.
 
-    A certificate whose candles are gone is verified and not recomputed. Of one that is not what
-    was signed, nothing is shown.
+    A certificate whose candles are gone is verified and not recomputed. Of one that is
+    not what a known key has signed, nothing is shown.
     """
 
     verified: bool

@@ -84,8 +84,10 @@ class NewCertificate(CertificateFields):
 
 
 class CertificateRecord(CertificateFields):
-    """A certificate as read."""
+    """A certificate as read; what JSON columns hold is whoever verifies it to say."""
 
+    canonical: Any
+    equity: Any
     mode: Literal["monk", "omni"]
     test_type: Literal["backtest", "forward"]
     seal: Literal["full", "own_data", "simulated"]

@@ -21,13 +21,20 @@ _NAMED = text("""
 """)
 _BY_CODE = text("SELECT * FROM certificate_by_code(:code, :is_view)")
 
-# Of an agent that is gone, its name is left.
+# One that was broken off is a try as well: whoever stops what goes badly keeps the best. Without a
+# result it covers what was asked for, or the time in which it ran.
 _TRIALS = text("""
-    SELECT count(*) FROM test_results
-    WHERE asset = :asset AND timeframe = :timeframe
-        AND agent_id IS NOT DISTINCT FROM CAST(:agent_id AS uuid)
-        AND (agent_id IS NOT NULL OR agent_name = :agent_name)
-        AND start_date < :end_date AND end_date > :start_date
+    SELECT count(*) FROM trading_sessions s
+    LEFT JOIN test_results r ON r.session_id = s.id
+    LEFT JOIN agent_versions v ON v.id = s.agent_version_id
+    WHERE s.user_id = :user_id AND s.asset = :asset AND s.timeframe = :timeframe
+        AND (
+            s.agent_id = :agent_id OR v.content_hash =
+                (SELECT content_hash FROM agent_versions WHERE id = :agent_version_id)
+        )
+        AND coalesce(r.start_date, s.start_date, s.started_at, s.created_at) < :end_date
+        AND coalesce(r.end_date, s.end_date, s.completed_at, now()) > :start_date
+        AND EXISTS (SELECT FROM decisions d WHERE d.session_id = s.id)
 """)
 
 
@@ -64,12 +71,13 @@ class CertificateRepository:
         return None if found is None else _record(found)
 
     async def trials(self, result: ResultRecord) -> int:
-        """How many finished tests this one may be the best of, itself included.
+        """How many tests this one may be the best of, itself included.
 
-        Those of its agent on its asset and timeframe that overlap it in time.
+        Those of its user that took a decision, whatever became of them, on its asset and timeframe
+        and overlapping it in time, by its agent or by one that is the same to the letter.
         """
-        names = ("asset", "timeframe", "agent_id", "agent_name", "start_date", "end_date")
-        values = {name: getattr(result, name) for name in names}
+        names = ("user_id", "agent_id", "agent_version_id", "asset", "timeframe")
+        values = {name: getattr(result, name) for name in (*names, "start_date", "end_date")}
         return int((await self._session.execute(_TRIALS, values)).scalar_one())
 
 

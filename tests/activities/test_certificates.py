@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import certificates as certifying
 from activities.certificates import CertificateActivities, Composed, ComposeInput, Issued
+from activities.sweeping import UNNAMED_FOR, Sweeper
 from certificates.canonical import canonical_json
 from certificates.verification import verify_bundle
 from db.models import CertificateRecord
@@ -315,6 +317,25 @@ async def put_back(
     )
 
 
+async def test_files_that_were_swept_are_written_again_before_a_row_names_them(
+    issuing: Issuing,
+):
+    made, laboratory = issuing.activities, issuing.laboratory
+    composed = await environment().run(made.compose_certificate, issuing.wanted())
+    await environment().run(made.write_certificate, composed)
+    days_later = datetime.now(UTC) + 2 * UNNAMED_FOR
+    swept = await Sweeper(laboratory.database, laboratory.storage).run_once(now=days_later)
+    assert swept.unnamed >= 4
+    with pytest.raises(ApplicationError) as refused:
+        await environment().run(made.record_certificate, composed)
+    assert (refused.value.type, refused.value.non_retryable) == ("FILES_GONE", True)
+    assert await laboratory.rows(NONE_OF_THE_USERS, laboratory.user_id) == []
+
+    await environment().run(made.write_certificate, composed)
+    await environment().run(made.record_certificate, composed)
+    await issuing.checked()
+
+
 async def test_words_are_in_the_bundle_where_they_are_to_be_published(
     issuing: Issuing,
 ):
@@ -335,7 +356,12 @@ async def test_how_many_tests_it_is_the_best_of_is_counted(
     ]
     for other, shift in zip(others, ("0", "30 days"), strict=True):
         await issuing.server.execute(
-            "UPDATE test_results SET agent_id = w.agent_id, asset = w.asset,"
+            "UPDATE trading_sessions SET agent_id = w.agent_id, asset = w.asset"
+            " FROM trading_sessions w WHERE w.id = %s AND trading_sessions.id = %s",
+            (issuing.session_id, other),
+        )
+        await issuing.server.execute(
+            "UPDATE test_results SET"
             f" start_date = w.start_date - interval '{shift}',"
             f" end_date = w.end_date - interval '{shift}'"
             " FROM test_results w WHERE w.session_id = %s AND test_results.session_id = %s",
@@ -344,3 +370,5 @@ async def test_how_many_tests_it_is_the_best_of_is_counted(
 
     await issuing.certify()
     assert (await issuing.row()).canonical["trials"] == 2
+    elsewhere = "UPDATE trading_sessions SET asset = 'ETH/USDT' WHERE id = ANY (%s)"
+    await issuing.server.execute(elsewhere, (others,))

@@ -1,5 +1,6 @@
-"""Certificates over REST: asked for by their owners, verified by anybody, and never guessed."""
+"""Certificates over REST: asked for by their owners, and verified by anybody with a code."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from temporalio.client import Client as TemporalClient
 
 from api import certificates as issuing
+from api import verification
 from api.verification import CertificateVerifier
 from certificates.canonical import canonical_json
 from certificates.verification import verify_bundle
@@ -203,6 +205,7 @@ async def test_without_workers_it_is_said_to_be_under_way(
     }
 
 
+LINKS = ("pdf_url", "image_url", "qr_code_url")
 FILES = {"pdf": b"%PDF", "image": b"\x89PNG", "qr": b"\x89PNG", "bundle": b"PK"}
 
 
@@ -286,7 +289,47 @@ async def test_a_code_that_nobody_was_given_is_not_verified(scene: Scene, code: 
     assert "Unknown" in page.text
 
 
-async def test_a_minute_long_nothing_is_computed_again(
+async def test_whoever_looks_meanwhile_is_answered_by_the_signature_and_it_is_computed_once(
+    scene: Scene, certificate: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, calls = asyncio.Event(), 0
+    recompute = CertificateVerifier._recompute
+
+    async def slow(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        await goes_on.wait()
+        return await recompute(*arguments)
+
+    monkeypatch.setattr(CertificateVerifier, "_recompute", slow)
+    monkeypatch.setattr(verification, "PATIENCE_S", 0.05)
+    code, verifier = certificate["verification_code"], scene.world.services.verifier
+    verifier._recomputed.clear()
+    both = await asyncio.gather(verifier.verify(code), verifier.verify(code))
+    for found in both:
+        assert found is not None
+        assert (found.verdict, found.reason) == ("not_recomputable", verification.BEING_RECOMPUTED)
+        assert found.recomputed_at is None
+    monkeypatch.setattr(verification, "PATIENCE_S", 30)
+    goes_on.set()
+    found = await verifier.verify(code)
+    assert found is not None
+    assert (found.verdict, calls) == ("genuine", 1)
+    assert verifier._running == {}
+
+
+async def test_what_is_known_is_told_while_another_is_computed(
+    scene: Scene, certificate: dict[str, Any]
+) -> None:
+    await scene.verified(certificate["verification_code"])
+    verifier = scene.world.services.verifier
+    async with verifier._one_at_a_time, asyncio.timeout(3):
+        found = await verifier.verify(certificate["verification_code"])
+    assert found is not None
+    assert found.verdict == "genuine"
+
+
+async def test_for_a_while_nothing_is_computed_again(
     scene: Scene, certificate: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = certificate["verification_code"]
@@ -307,7 +350,10 @@ TAMPERED = {
     "a figure": "SET pnl_pct = pnl_pct + 1",
     "the agent": "SET agent_name = 'Somebody else'",
     "the seal": "SET seal = 'full'",
-    "the key": "SET public_key_id = 'ffffffffffffffff'",
+    "a document that is none": "SET canonical = '[[]]'",
+    "a document of nothing": "SET canonical = 'null'",
+    "a curve that is none": "SET equity = '[[1]]'",
+    "a curve of words": "SET equity = '{\"a\": []}'",
     "the end of the curve": "SET equity = jsonb_set(equity, '{-1,1}', '1')",
     "the hash": "SET canonical_sha256 = repeat('a', 64)",
     "a number beyond numbers": "SET canonical = jsonb_set(canonical, '{trials}', '\"many\"')",
@@ -331,13 +377,42 @@ async def test_what_is_not_what_was_signed_is_said_to_be_tampered_with(
         await scene.put_back(kept)
 
     assert (found["verified"], found["verdict"]) == (False, "tampered")
-    assert found["certificate"] is None
+    assert found["certificate"] is found["proof"]["canonical"] is None
     assert found["reason"]
     assert "Tampered" in page.text
 
 
+async def test_a_key_that_is_not_known_is_not_called_a_change(
+    scene: Scene, certificate: dict[str, Any]
+) -> None:
+    code, kept = certificate["verification_code"], await scene.kept(certificate)
+    change = "UPDATE certificates SET public_key_id = 'ffffffffffffffff'"
+    try:
+        await scene.change(f"{change} WHERE verification_code = %(code)s", certificate)
+        found = await scene.verified(code)
+    finally:
+        await scene.put_back(kept)
+    assert (found["verified"], found["verdict"]) == (False, "unknown_key")
+    assert found["certificate"] is found["proof"]["canonical"] is None
+
+
+async def test_addresses_and_files_are_not_what_a_row_says(
+    scene: Scene, certificate: dict[str, Any]
+) -> None:
+    elsewhere = "share_url = 'https://evil.test', bundle_key = 'certificates/others.zip'"
+    own = await scene.certified()
+    await scene.change(
+        f"UPDATE certificates SET {elsewhere} WHERE verification_code = %(code)s", own
+    )
+    found = await scene.verified(own["verification_code"])
+    assert found["certificate"]["share_url"] == own["share_url"]
+    bundle = await scene.ada.get(f"/api/certificates/{own['id']}/bundle")
+    assert verify_bundle(io.BytesIO(bundle.content), [KEY.public_key]).is_genuine
+
+
 NOT_REPRODUCED = {
     "the curve": "UPDATE certificates SET equity = jsonb_set(equity, '{1,1}', '99')",
+    "a curve without a fall": "UPDATE certificates SET equity = equity - 1",
     "a trade": "UPDATE trades SET exit_price = exit_price * 1.001",
     "a decision": "UPDATE decisions SET decision = 'hold', order_data = NULL",
     "its words": "UPDATE decisions SET reasoning = reasoning || '!'",
@@ -348,7 +423,7 @@ NOT_REPRODUCED = {
 async def test_what_comes_out_differently_today_is_not_verified(scene: Scene, what: str) -> None:
     certificate = await scene.certified()
     where = "WHERE session_id = (SELECT session_id FROM test_results WHERE id = %(result)s)"
-    if what == "the curve":
+    if "curve" in what:
         where = "WHERE verification_code = %(code)s"
     await scene.change(f"{NOT_REPRODUCED[what]} {where}", certificate)
 
@@ -372,8 +447,9 @@ async def test_without_its_candles_the_signature_is_still_good(scene: Scene) -> 
 
 
 async def test_a_certificate_that_was_revoked_says_so_and_why(scene: Scene) -> None:
-    certificate = await scene.certified()
+    certificate = await scene.certified(include_reasoning_trace=True)
     code = certificate["verification_code"]
+    link = urlsplit(certificate["bundle_url"])
     database = scene.world.services.database
     assert (await revoke(database, code, "Issued by mistake.")).revoked_reason
     again = await revoke(database, code.lower(), "Another reason.")
@@ -382,6 +458,13 @@ async def test_a_certificate_that_was_revoked_says_so_and_why(scene: Scene) -> N
     found = await scene.verified(code)
     async with scene.world.http() as stranger:
         page = await stranger.get(f"/verify/{code}")
+        public = await stranger.get(f"/api/certificates/verify/{code}/bundle")
+        linked = await stranger.get(f"{link.path}?{link.query}")
+    error_of(public, 404, "CERTIFICATE_NOT_FOUND")
+    error_of(linked, 404, "CERTIFICATE_NOT_FOUND")
+    assert (await scene.ada.get(link.path)).content.startswith(b"PK")
+    assert {found["certificate"][name] for name in LINKS} == {None}
+    assert "/bundle" not in page.text
     own = (await scene.ada.get(f"/api/certificates/{certificate['id']}")).json()
 
     assert (found["verified"], found["verdict"]) == (False, "revoked")
@@ -424,11 +507,15 @@ async def test_the_page_runs_nothing_and_is_genuine(
 async def test_the_signing_key_is_nowhere(scene: Scene, certificate: dict[str, Any]) -> None:
     seed = base64.b64encode(KEY._key.private_bytes_raw()).decode()
     handle = scene.laboratory.client.get_workflow_handle(f"certificate-{certificate['result_id']}")
-    history = (await handle.fetch_history()).to_json()
+    stored = await handle.fetch_history()
+    history = b"".join([event.SerializeToString() for event in stored.events]).decode("latin-1")
     answers = json.dumps([certificate, await scene.verified(certificate["verification_code"])])
     for text in (history, answers):
         assert seed not in text
         assert KEY._key.private_bytes_raw().hex() not in text
+    # The payloads are in it as they were written: what is known to be in them is found.
+    assert certificate["verification_code"] in history
+    assert KEY.public_key.id in history
     assert "Follow the trend" not in history
-    sizes = [len(json.dumps(event)) for event in json.loads(history)["events"]]
+    sizes = [len(json.dumps(event)) for event in json.loads(stored.to_json())["events"]]
     assert max(sizes) < 16_000

@@ -101,6 +101,7 @@ def of_verdict(verdict: Verdict) -> VerificationView:
         ("not_reproduced", "Not reproduced", "it came out differently"),
         ("revoked", "Revoked", "AlphaLab has withdrawn this certificate"),
         ("tampered", "Tampered with", "is not what AlphaLab signed"),
+        ("unknown_key", "Signed with an unknown key", "a key that this service does not have"),
         ("unknown", "Unknown", "AlphaLab has issued no certificate with this code"),
     ],
 )
@@ -159,7 +160,7 @@ def test_it_shows_what_the_certificate_shows():
         "Candles 744 Decisions 745 Missed candles 5 Ambiguous candles 2",
         "Slippage 2.5 bps of each market fill",
         "What this proves, and what it does not",
-        "One of 3 finished tests",
+        "One of 3 tests",
         "no advice",
         "Candles of an exchange, decided on by a real model.",
         "Last recomputed 28 Nov 2025, 09:30 UTC",

@@ -38,7 +38,7 @@ def test_its_text_has_the_figures():
         "Orders fill at the next candle’s open\nStop and target in one candle stop first",
         "Leverage up to 3×",
         "Safety mode on: a stop within 2%\nBlind yes: asset, dates and price level hidden",
-        "Trials: 3\nOne of 3 finished tests",
+        "Trials: 3\nOne of 3 tests",
         "https://alphalab.example/verify/ALX-2025-1127-A3F8K",
         "Code ALX-2025-1127-A3F8K · issued 27 Nov 2025, 14:03 UTC · engine 1.4.0",
         f"SHA-256 {FACE.canonical_sha256}",

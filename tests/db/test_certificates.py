@@ -1,6 +1,7 @@
 """Certificates in the database: their owner's, or one at a time for whoever has its code."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
@@ -10,14 +11,15 @@ from sqlalchemy.exc import ProgrammingError
 
 from db.engine import Database
 from db.errors import CodeTaken
-from db.models import NewCertificate, ResultRecord
+from db.models import Decision, NewCertificate, ResultRecord
+from db.repositories.agents import AgentRepository
 from db.repositories.certificates import (
     AllCertificates,
     CertificateRepository,
     PublishedCertificates,
 )
 from db.repositories.results import ResultFilter, ResultRepository
-from tests.db.accounts import Account, a_certificate, a_result
+from tests.db.accounts import CONTENT, Account, a_certificate, a_decision, a_result, store
 
 AT = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
@@ -161,3 +163,36 @@ async def test_the_keys_of_its_files_are_named(account: Account, result: ResultR
     async with account.database.as_system() as session:
         found = await AllCertificates(session).keys_among([*mine, "certificates/nobodys.pdf"])
     assert found == mine
+
+
+async def test_whoever_stops_what_goes_badly_has_tried_it_all_the_same(
+    account: Account, result: ResultRecord
+):
+    """Tests count that took a decision, of the same agent or of its twin, however they ended."""
+    asked = {"start_date": result.start_date, "end_date": result.end_date}
+    elsewhere = {name: at - timedelta(days=60) for name, at in asked.items()}
+    assert result.agent_id is not None
+    async with account.database.for_user(account.id) as session:
+        agent = await AgentRepository(session).get(result.agent_id)
+    assert agent is not None
+    twin, other = (
+        await account.add_agent("Twin"),
+        await account.add_agent("Other", content=replace(CONTENT, model="simulated/hold")),
+    )
+    tried = [
+        await account.add_session(agent, status="failed", **asked),
+        await account.add_session(twin, status="stopped", **asked),
+    ]
+    untold = [
+        await account.add_session(agent, **elsewhere),
+        await account.add_session(agent, asset="ETH/USDT", **asked),
+        await account.add_session(agent, timeframe="4h", **asked),
+        await account.add_session(other, **asked),
+    ]
+    await account.add_session(agent, status="failed", **asked)  # before it decided anything
+    itself = result.session_id
+    decided = [itself, *(each.id for each in [*tried, *untold])]
+    await store(account, Decision, *(a_decision(each, 0) for each in decided))
+
+    async with account.database.for_user(account.id) as session:
+        assert await CertificateRepository(session).trials(result) == 1 + len(tried)
