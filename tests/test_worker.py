@@ -23,6 +23,7 @@ from temporalio.service import RPCError
 
 from activities.ai_summaries import AiSummaryActivities
 from activities.backtest_candles import BacktestCandleActivities
+from activities.certificates import CertificateActivities
 from activities.decisions import DecisionActivities
 from activities.exports import ExportActivities
 from activities.live_markets import LiveMarketActivities
@@ -44,6 +45,7 @@ from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from worker import FernetKeyRing, build_workers, mailer_of, tended
 from workflows.backtest import BacktestWorkflow
+from workflows.certificate import CertificateWorkflow
 from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
@@ -250,6 +252,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         NotificationActivities,
         SummaryActivities,
         ExportActivities,
+        CertificateActivities,
     )
     defined = {
         name
@@ -268,7 +271,11 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         "request_decision",
         "write_ai_summary",
     ]
-    assert {each.__name__ for each in background["activities"]} == {"follow_prices", "notify"}
+    certificates = {"compose_certificate", "write_certificate", "record_certificate"}
+    assert {each.__name__ for each in background["activities"]} == {
+        *("follow_prices", "notify"),
+        *certificates,
+    }
     assert [each.__name__ for each in exports["activities"]] == ["write_export"]
     assert exports["task_queue"] == export_queue(steps["task_queue"])
     assert background["task_queue"] == background_queue(steps["task_queue"])
@@ -278,6 +285,7 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         ForwardTestWorkflow,
         PriceFeedWorkflow,
         ExportWorkflow,
+        CertificateWorkflow,
     ]
 
 
@@ -306,6 +314,7 @@ def test_there_is_a_mailer_where_the_settings_name_a_server():
     needed: dict[str, Any] = {"database_url": "postgresql://localhost/a"}
     needed |= {"redis_url": "redis://localhost", "temporal_address": "localhost:7233"}
     needed |= {"public_url": "http://localhost", "storage_bucket": "s3://alphalab"}
+    needed |= {"certificate_signing_key": new_seed()}
     needed |= {"encryption_key": Fernet.generate_key().decode(), "_env_file": None}
     mail = {"smtp_host": "smtp.example", "smtp_from": "no-reply@alphalab.example"}
 
