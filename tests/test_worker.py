@@ -271,16 +271,9 @@ async def test_every_activity_has_a_worker_and_model_calls_have_one_of_their_own
         "request_decision",
         "write_ai_summary",
     ]
-<<<<<<< HEAD
     assert {each.__name__ for each in background["activities"]} == {
         *("follow_prices", "notify"),
         *("compose_certificate", "write_certificate", "record_certificate"),
-=======
-    certificates = {"compose_certificate", "write_certificate", "record_certificate"}
-    assert {each.__name__ for each in background["activities"]} == {
-        *("follow_prices", "notify"),
-        *certificates,
->>>>>>> e25757a564661ad33052ce4b0845757dc27d4140
     }
     assert [each.__name__ for each in exports["activities"]] == ["write_export"]
     assert exports["task_queue"] == export_queue(steps["task_queue"])
