@@ -16,7 +16,7 @@ FUZZ_EXAMPLES ?= 100
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up test check bench browser client fuzz lock
+.PHONY: help node-packages install install-dev demo up test check bench browser client fuzz lock
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ demo: install ## Run a backtest and watch it
 up: install ## Run the whole stack until Ctrl-C
 	$(BIN)/alphalab up
 
-test: install-dev ## Run the tests on real PostgreSQL, Redis and Temporal
+test: install-dev node-packages ## Run the tests on real PostgreSQL, Redis and Temporal
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: install-dev ## Format, lint, types, layers
@@ -58,6 +58,14 @@ lock: ## Resolve the dependencies anew: make lock [UPGRADE=--upgrade] [UV=path]
 	$(LOCK) $(UPGRADE) --group dev -o requirements-dev.lock
 	$(LOCK) --group embedded --group build -c requirements-dev.lock -o requirements.lock
 	$(LOCK) -c requirements-dev.lock -o requirements-production.lock
+
+# What checks the client's types and looks at the public page; where npm cannot bring it, the tests
+# that need it are skipped and say so.
+node-packages: clients/typescript/node_modules tests/browser/node_modules
+
+%/node_modules: %/package-lock.json
+	@cd $* && npm ci --no-audit --no-fund --silent --fetch-retries 0 --fetch-timeout 20000 \
+		|| echo "$*: npm brought nothing, so what needs it is skipped"
 
 # The project itself is installed as a link to this directory: `alphalab` runs what is here.
 $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
