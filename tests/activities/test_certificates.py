@@ -36,7 +36,12 @@ async def winner(laboratory: Laboratory) -> UUID:
     """The session of a test that won, with a trade or two."""
     data_set_id = await laboratory.add_candles(rising(WARM_UP + CANDLES))
     return await laboratory.plain(
-        Plan(candles=CANDLES, model="simulated/always-long", data_set_id=data_set_id)
+        Plan(
+            candles=CANDLES,
+            model="simulated/always-long",
+            data_set_id=data_set_id,
+            asset="WIN/USDT",
+        )
     )
 
 
