@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
@@ -42,6 +43,10 @@ LONGEST = (
     "tests/activities/test_late_attempts.py",
 )
 EXIT_CODE = pytest.StashKey[int]()
+
+# Time is measured in benchmarks: a machine that is busy makes no test fail.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.hookimpl(trylast=True)

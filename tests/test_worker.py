@@ -197,18 +197,6 @@ async def make_current(client: Client, name: str, build_id: str) -> None:
                 return
 
 
-async def test_a_worker_without_settings_names_them_and_does_not_start(tmp_path: Path):
-    async with process(tmp_path, {}) as worker:
-        async with asyncio.timeout(60):
-            said, _ = await worker.communicate()
-
-    assert worker.returncode == 1
-    assert b"Missing settings" in said
-    for name in ("DATABASE_URL", "REDIS_URL", "TEMPORAL_ADDRESS", "ENCRYPTION_KEY", "PUBLIC_URL"):
-        assert name.encode() in said
-    assert b"Traceback" not in said
-
-
 async def test_a_worker_shows_temporals_metrics_where_it_is_told_to(
     laboratory: Laboratory, environment: dict[str, str], tmp_path: Path
 ):

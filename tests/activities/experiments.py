@@ -151,12 +151,13 @@ class Bench:
         ]
         return {event.seq: asdict(event) for event in events if event.seq is not None}
 
-    async def interrupt_everywhere(self, case: Case, how: Interruption) -> int:
-        """Interrupt the activity at each of its awaits and run it again; return how many."""
+    async def interrupt_everywhere(self, case: Case, how: Interruption, *, step: int = 1) -> int:
+        """Interrupt the activity at every `step`-th of its awaits, each time on a session of its
+        own, and run it again; return how often it was interrupted."""
         original, asked = await self.prepared(case)
         expected = await self.undisturbed(case, original, asked)
         process = self.machine.process()
-        for at in range(1, _MOST_AWAITS):
+        for interruptions, at in enumerate(range(1, _MOST_AWAITS, step)):
             session_id = await original.copy(self.server)
             mine = input_of(asked, session_id)
             trial = await self.interrupted(case, process, mine, at=at, how=how)
@@ -171,7 +172,7 @@ class Bench:
                 process = self.machine.process()
             if trial.first.suspensions < at:
                 await process.end()
-                return at - 1
+                return interruptions
         raise AssertionError("the activity never ends")
 
     async def interrupted(

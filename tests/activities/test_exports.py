@@ -229,15 +229,19 @@ async def notice_at_once(account: Account, *messages: str) -> None:
 PARTS_TO_INTERRUPT: tuple[AccountPart, ...] = ("agent_configs",)
 
 
-@pytest.mark.parametrize("how", ["kill", "cancel"])
+@pytest.mark.parametrize(("how", "step"), [("kill", 1), ("cancel", 3)])
 async def test_interrupted_at_any_await_it_leaves_one_file_and_one_ready_row(
-    machine: Machine, account: Account, how: Interruption, monkeypatch: pytest.MonkeyPatch
+    machine: Machine,
+    account: Account,
+    how: Interruption,
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(exports, "PROGRESS_INTERVAL_S", 0.0)
     await account.add_agent()
     storage, parts = machine.laboratory.storage, PARTS_TO_INTERRUPT
     expected = await _made(machine, account, await add_export(account, parts=parts))
-    for at in count(1):
+    for at in count(1, step):
         export = await add_export(account, parts=parts)
         process = machine.process()
         await process.warm_up()
@@ -420,7 +424,7 @@ MANY = """
 async def test_a_long_export_is_never_in_memory_as_a_whole(
     account: Account, tested: SessionRecord, tmp_path: Path
 ):
-    rows, process = 12_000, psutil.Process()
+    rows, process = 5_000, psutil.Process()
     async with account.database.for_user(account.id) as session:
         await session.execute(text(MANY), {"id": tested.id, "count": rows})
     activities = ExportActivities(account.database, open_store(str(tmp_path)), NobodyWatches())
@@ -438,11 +442,11 @@ async def test_a_long_export_is_never_in_memory_as_a_whole(
     for form, least in FORMATS_AT_LEAST.items():
         size, growth = await grown(await add_export(account, format=form))
         assert size > least * MEGABYTE
-        assert growth < 40 * MEGABYTE
+        assert growth < least * MEGABYTE
 
 
 # What deflates least: random letters take half a byte each.
-FORMATS_AT_LEAST: dict[ExportFormat, int] = {"zip": 25, "json": 50}
+FORMATS_AT_LEAST: dict[ExportFormat, int] = {"zip": 10, "json": 20}
 
 
 @pytest.mark.parametrize("format", ["zip", "json"])

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.prompts import PastDecision, build_messages, prompt_hash
@@ -240,7 +240,6 @@ def test_no_strategy_is_said_to_be_none():
     assert "none given" in build_messages(make_view(strategy_prompt=" \n "))[0]["content"]
 
 
-@settings(deadline=None)
 @given(st.text(), st.text())
 def test_no_words_break_the_tables(strategy: str, reasoning: str):
     past = PastDecision(candle_index=98, action="hold", reasoning=reasoning, outcome=reasoning)

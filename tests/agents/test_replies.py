@@ -5,7 +5,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents.replies import (
@@ -273,7 +273,6 @@ def test_reasoning_is_shortened_and_storable():
 # Properties
 
 
-@settings(deadline=None)
 @given(st.text())
 @example("{\ud800}")
 @example('{"action": "\ud800"}')
@@ -295,7 +294,6 @@ FIELDS = st.sampled_from(
 ACTIONS = st.sampled_from(["long", "short", "hold", "close"])
 
 
-@settings(deadline=None)
 @given(ACTIONS, st.dictionaries(FIELDS, JSON | st.dictionaries(FIELDS, JSON)))
 def test_any_json_is_a_decision_or_an_invalid_reply(action: str, fields: dict[str, object]):
     try:
@@ -331,7 +329,6 @@ DECISIONS = st.fixed_dictionaries(
 PROSE = st.sampled_from([("", ""), ("So: ", " x"), ("```json\n", "\n```")])
 
 
-@settings(deadline=None)
 @given(DECISIONS, PROSE)
 def test_a_decision_survives_the_way_through_json(fields, prose):
     decision = parse_reply(prose[0] + json.dumps(fields) + prose[1])
@@ -360,7 +357,6 @@ def fraction(percent: float | None) -> float | None:
 # While it streams
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 def test_the_reasoning_grows_while_the_reply_streams(reasoning: str):
     whole = json.dumps({"reasoning": reasoning, "action": "hold"})

@@ -42,7 +42,7 @@ def test_a_bundle_verifies(recording: Recording, includes_reasoning: bool):
     assert ("reasoning" in found.looked_at) is includes_reasoning
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(scenario=scenarios())
 def test_a_bundle_of_any_recording_verifies(scenario: Scenario):
     for ending in (ExitType.END_OF_TEST, None):

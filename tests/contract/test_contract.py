@@ -25,8 +25,8 @@ from trading.candles import CandleSeries
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 KEY = {"provider": "openrouter", "api_key": "sk-or-v1-secret-of-a-walk"}
-# A week of the candles that are uploaded: at the slow speed almost three minutes.
-LONG = {"end_date": "2024-01-09"}
+# Two days of the candles that are uploaded: at the slow speed three quarters of a minute.
+LONG = {"end_date": "2024-01-04"}
 LIVE = {"asset": "link-usdt", "timeframe": "1h", "starting_capital": 10_000}
 
 

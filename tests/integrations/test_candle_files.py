@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integrations.candle_files import MAX_BYTES, read_candle_file
@@ -338,7 +338,6 @@ def test_a_parquet_file_without_a_column_is_refused():
         read_candle_file(parquet(**columns), "market.parquet", Timeframe.HOUR_1)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_no_bytes_whatever_raise_anything_else(content: bytes):
     for start in (b"", f"{HEADER}\n".encode(), b"PAR1"):
@@ -346,7 +345,6 @@ def test_no_bytes_whatever_raise_anything_else(content: bytes):
             read_candle_file(start + content, "market.csv", Timeframe.HOUR_1)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet='0123456789.-+:T Ze,"\n', max_size=200))
 def test_no_rows_whatever_raise_anything_else(text: str):
     with contextlib.suppress(InvalidCandles):

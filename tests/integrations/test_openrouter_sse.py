@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integrations.openrouter.sse import EventDecoder, LineTooLong
@@ -23,7 +23,6 @@ def decode(stream: bytes, cuts: list[int]) -> list[str]:
     return [event for start, end in pairwise(edges) for event in decoder.feed(stream[start:end])]
 
 
-@settings(deadline=None)
 @given(PAYLOADS, LINE_ENDS, st.lists(st.integers(min_value=0), max_size=12))
 def test_every_cut_gives_the_same_events(payloads: list[str], end: str, cuts: list[int]):
     text = "".join(

@@ -276,6 +276,8 @@ def test_started_elsewhere_a_process_names_what_it_lacks(module: str, tmp_path: 
         check=False,
     )
 
-    assert refused.returncode != 0
-    for name in ("DATABASE_URL", "REDIS_URL", "TEMPORAL_ADDRESS", "ENCRYPTION_KEY"):
+    assert refused.returncode == 1
+    assert "Missing settings" in refused.stderr
+    for name in ("DATABASE_URL", "REDIS_URL", "TEMPORAL_ADDRESS", "ENCRYPTION_KEY", "PUBLIC_URL"):
         assert name in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from local.simulators.exchange import simulated_candles
@@ -158,7 +158,6 @@ def test_no_candles_are_refused():
         CandleSeries.from_candles([]).validate(Timeframe.HOUR_1)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.sampled_from(list(Timeframe)))
 def test_a_validated_series_has_candles_on_its_grid_and_its_gaps(
     missing: int, timeframe: Timeframe

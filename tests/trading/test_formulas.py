@@ -362,7 +362,7 @@ def values_of(formula: str, series: CandleSeries) -> Any:
     return compute_indicators(plan, series)["x"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(formulas().filter(lambda text: len(text) <= 500), st.integers(1, 600))
 def test_no_formula_sees_later_candles_or_gives_an_infinity(formula: str, stop: int):
     whole = values_of(formula, MARKET)
@@ -389,7 +389,6 @@ def sums(depth: int) -> st.SearchStrategy[str]:
     )
 
 
-@settings(deadline=None)
 @given(sums(3).filter(lambda text: len(text) <= 500))
 def test_arithmetic_of_constants_is_pythons(formula: str):
     try:
@@ -399,7 +398,6 @@ def test_arithmetic_of_constants_is_pythons(formula: str):
     np.testing.assert_allclose(calculate(formula), [expected], rtol=1e-12)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="()+-*/%<>=!., 0123456789abcdefilnorst_", max_size=60))
 def test_no_text_whatever_raises_anything_else(text: str):
     try:

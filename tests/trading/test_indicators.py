@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import talib
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integrations.candle_files import read_candle_file
@@ -121,7 +121,6 @@ def test_a_value_does_not_depend_on_later_candles(identifier: str):
             np.testing.assert_array_equal(values, whole[name][:stop], strict=True)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 700), st.integers(0, 2**32), st.lists(st.sampled_from(EVERY), max_size=40))
 def test_a_set_of_indicators_does_not_depend_on_later_candles(
     stop: int, seed: int, identifiers: list[str]

@@ -65,7 +65,7 @@ def with_candle(series: CandleSeries, index: int, **changes: Any) -> CandleSerie
     return CandleSeries.from_candles(candles)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenario=scenarios())
 def test_a_recording_folds_to_what_it_recorded(scenario: Scenario):
     for ending in (ExitType.END_OF_TEST, ExitType.MANUAL, None):

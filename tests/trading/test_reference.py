@@ -31,7 +31,7 @@ TRADE_FIELDS = {
 }
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(scenario=scenarios())
 def test_trades_equity_and_costs_are_those_of_the_reference(scenario: Scenario):
     compare(scenario)

@@ -428,7 +428,7 @@ def test_a_verdict_shows_the_entry_as_it_would_fill_at_this_close():
 # Properties
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_ten_candles_are_four_and_then_six(scenario: Scenario):
     whole = fold(start(scenario.rules), scenario, 0, len(scenario.series))
@@ -437,7 +437,7 @@ def test_ten_candles_are_four_and_then_six(scenario: Scenario):
         assert fold(first, scenario, cut, len(scenario.series)) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_a_step_changes_nothing_that_it_was_given(scenario: Scenario):
     adapter = TypeAdapter(SimulationState)
@@ -450,7 +450,7 @@ def test_a_step_changes_nothing_that_it_was_given(scenario: Scenario):
         state = decided(first.state, scenario, index, candle)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_another_future_changes_nothing_before_it(scenario: Scenario):
     cut = len(scenario.series) // 2
@@ -466,7 +466,7 @@ def test_another_future_changes_nothing_before_it(scenario: Scenario):
         assert all(trade.exit_candle >= cut - 1 for trade in whole.trades[len(past.trades) :])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_a_state_survives_json_to_the_last_bit(scenario: Scenario):
     adapter = TypeAdapter(SimulationState)
@@ -483,7 +483,7 @@ def test_a_state_survives_json_to_the_last_bit(scenario: Scenario):
         assert adapter.dump_json(carried) == text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(scenario=scenarios())
 def test_steps_verdicts_and_trades_survive_json(scenario: Scenario):
     state = start(scenario.rules)
@@ -504,7 +504,7 @@ def test_steps_verdicts_and_trades_survive_json(scenario: Scenario):
     assert round_trip(Rules, scenario.rules) == scenario.rules
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_equity_changes_only_by_profit_and_costs(scenario: Scenario):
     state = start(scenario.rules)
@@ -519,7 +519,7 @@ def test_equity_changes_only_by_profit_and_costs(scenario: Scenario):
         state = decided(state, scenario, index, candle)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_the_running_numbers_are_those_of_the_curve(scenario: Scenario):
     result = replay(scenario.series, scenario.decisions, scenario.rules)

@@ -111,7 +111,7 @@ def test_a_stop_closes_at_the_close_of_the_minute_seen_last():
     assert again.state == step.state
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_filling_at_the_open_first_changes_nothing(scenario: Scenario):
     rules, state, early = scenario.rules, start(scenario.rules), start(scenario.rules)
@@ -130,7 +130,7 @@ def test_filling_at_the_open_first_changes_nothing(scenario: Scenario):
             state = early = decide(step.state, taken, candle, rules, is_last=False).state
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scenario=scenarios())
 def test_what_was_seen_folds_to_what_happened(scenario: Scenario):
     """A live test over made-up minutes, and then the fold of what it recorded."""

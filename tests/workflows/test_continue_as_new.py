@@ -18,9 +18,9 @@ from tests.laboratory import Laboratory, Plan
 from tests.workflows.conftest import Connections
 from workflows.runtime import connect, workflow_id
 
-SUGGESTED_AT = 120
-LONG = Plan(candles=300, model="simulated/flip", interval=5)
-SIGNALS = 40
+SUGGESTED_AT = 80
+LONG = Plan(candles=300, model="simulated/flip", interval=10)
+SIGNALS = 20
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ async def forgetful(servers_dir: Path, connections: Connections) -> AsyncIterato
 async def signal_often(laboratory: Laboratory, session_id: UUID) -> None:
     """A signal now and then, from the first candles to the last: some meet a change of runs."""
     for number in range(SIGNALS):
-        await laboratory.stepped(session_id, number * 6)
+        await laboratory.stepped(session_id, number * 300 // SIGNALS)
         await laboratory.temporal.signal_speed(session_id, f"speed-{number}", "instant")
 
 
