@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -360,10 +361,17 @@ def end_children(record: StackRecord) -> None:
 def is_working(api_url: str) -> bool:
     """Whether the API reaches all that it needs and a worker asks for work."""
     try:
-        answer = httpx.get(f"{api_url}/api/ready", timeout=5.0, trust_env=False)
+        answer = _http().get(f"{api_url}/api/ready")
     except httpx.HTTPError:
         return False
     return answer.status_code == httpx.codes.OK and bool(_worker_count(answer))
+
+
+@cache
+def _http() -> httpx.Client:
+    """Made once: each client reads the certificates of all authorities, even for plain HTTP."""
+    unkept = httpx.Limits(max_keepalive_connections=0)  # whom it asks may have been started anew
+    return httpx.Client(timeout=5.0, trust_env=False, limits=unkept)
 
 
 def _worker_count(answer: httpx.Response) -> int:

@@ -424,7 +424,7 @@ MANY = """
 async def test_a_long_export_is_never_in_memory_as_a_whole(
     account: Account, tested: SessionRecord, tmp_path: Path
 ):
-    rows, process = 5_000, psutil.Process()
+    rows, process = 8_000, psutil.Process()
     async with account.database.for_user(account.id) as session:
         await session.execute(text(MANY), {"id": tested.id, "count": rows})
     activities = ExportActivities(account.database, open_store(str(tmp_path)), NobodyWatches())
@@ -442,11 +442,11 @@ async def test_a_long_export_is_never_in_memory_as_a_whole(
     for form, least in FORMATS_AT_LEAST.items():
         size, growth = await grown(await add_export(account, format=form))
         assert size > least * MEGABYTE
-        assert growth < least * MEGABYTE
+        assert growth < 25 * MEGABYTE
 
 
-# What deflates least: random letters take half a byte each.
-FORMATS_AT_LEAST: dict[ExportFormat, int] = {"zip": 10, "json": 20}
+# What deflates least, random letters, take half a byte each; before that it is twice as much.
+FORMATS_AT_LEAST: dict[ExportFormat, int] = {"zip": 15, "json": 30}
 
 
 @pytest.mark.parametrize("format", ["zip", "json"])

@@ -9,11 +9,11 @@ from tests.chaos.plans import Plan
 from tests.chaos.scenario import run_scenario
 
 PLAN = Plan(
-    candles=40,
+    candles=30,
     seed=7,
     model="simulated/flip",
     victims=("request", "redis", "everything"),
-    bystander_candles=24,
+    bystander_candles=16,
     references=1,
     orderly_restart=False,
     leniency=4.0,

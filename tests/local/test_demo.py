@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -22,7 +21,7 @@ from local.demo import run_demo
 from local.demo_market import market_of
 from local.demo_tour import SUBJECT
 from local.simulators.exchange import SIMULATED_SOURCE, simulated_candles
-from tests.local.test_stack import alphalab, environment, wait_for
+from tests.local.test_stack import HTTP, alphalab, environment, wait_for
 from trading.candles import Timeframe
 
 pytestmark = pytest.mark.timeout(180)
@@ -110,17 +109,17 @@ def test_where_it_points_to_there_is_something(first: str, directory: DataDirect
     web_ui = matched(r"^Web UI +(.*)$", first)
 
     result = body_of(directory, curl[-1])["result"]
-    workflow = httpx.get(web_ui.replace("/namespaces/", "/api/v1/namespaces/")).json()
+    workflow = HTTP.get(web_ui.replace("/namespaces/", "/api/v1/namespaces/")).json()
 
     assert f"alphalab token --data-dir {directory.path})" in curl[-2]
     assert result["total_candles"] == CANDLES
     assert workflow["workflowExecutionInfo"]["status"] == "WORKFLOW_EXECUTION_STATUS_COMPLETED"
-    assert httpx.get(matched(r"^API docs +(.*)$", first)).status_code == 200
+    assert HTTP.get(matched(r"^API docs +(.*)$", first)).status_code == 200
     check_figures(result, first)
 
 
 def test_it_ends_with_a_certificate_that_verifies(first: str, directory: DataDirectory):
-    page = httpx.get(matched(r"^Page +(.*)$", first))
+    page = HTTP.get(matched(r"^Page +(.*)$", first))
     files = [Path(file) for file in re.findall(r"^File +(.*)$", first, re.MULTILINE)]
     verified = alphalab(directory.path, "verify", str(files[-1]))
 
@@ -223,7 +222,7 @@ def _token(directory: DataDirectory) -> str:
 
 def body_of(directory: DataDirectory, address: str) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {_token(directory)}"}
-    answer = httpx.get(address, headers=headers, timeout=30)
+    answer = HTTP.get(address, headers=headers)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -17,7 +16,7 @@ from local.data_directory import DataDirectory
 from local.demo_forward import FAST
 from local.simulators.exchange_clock import ClockOrigin
 from tests.local.test_demo import DemoOnTerminal, body_of, matched
-from tests.local.test_stack import alphalab, wait_for
+from tests.local.test_stack import HTTP, alphalab, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -106,7 +105,7 @@ def kill_exchange(directory: DataDirectory) -> None:
 def exchange_ms(directory: DataDirectory) -> int:
     """Its time; the port stays open while the process is started again."""
     address = f"{directory.record.settings['EXCHANGE_BASE_URL']}/clock"
-    told: dict[str, Any] = httpx.get(address, timeout=30, trust_env=False).json()
+    told: dict[str, Any] = HTTP.get(address).json()
     return int(told["now_ms"])
 
 

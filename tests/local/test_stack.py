@@ -25,6 +25,8 @@ from settings import ApiSettings, MigrationSettings, StackSettings, WorkerSettin
 pytestmark = pytest.mark.timeout(180)
 
 START_SECONDS = 90.0
+# Asked very often while something starts, and made once for that; what it asks may be killed.
+HTTP = httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 SETTING_NAMES = {
     name.upper()
     for kind in (ApiSettings, WorkerSettings, MigrationSettings, StackSettings)
@@ -123,10 +125,9 @@ def ask_who_i_am(directory: DataDirectory, token: str | None = None) -> httpx.Re
     token = token or mint_token(
         directory, sub="user_local", email="me@example.com", lifetime=timedelta(minutes=10)
     )
-    return httpx.get(
+    return HTTP.get(
         f"{directory.record.addresses['API']}/api/users/me",
         headers={"Authorization": f"Bearer {token}"},
-        timeout=10,
     )
 
 
@@ -185,8 +186,8 @@ def test_it_prints_addresses_and_last_that_it_is_ready(stack: StartedStack):
     printed = dict(line.split(":", 1) for line in stack.output[:-1])
 
     assert stack.output[-1] == f"ready: http://127.0.0.1:{stack.record.ports['api']}"
-    assert httpx.get(printed["Temporal Web UI"].strip()).status_code == 200
-    assert httpx.get(f"{stack.api_url}/api/health").json()["status"] == "ok"
+    assert HTTP.get(printed["Temporal Web UI"].strip()).status_code == 200
+    assert HTTP.get(f"{stack.api_url}/api/health").json()["status"] == "ok"
 
 
 def test_doctor_finds_it_well(stack: StartedStack):
@@ -197,7 +198,7 @@ def test_doctor_finds_it_well(stack: StartedStack):
 
 
 def test_its_api_takes_the_tokens_of_its_issuer_and_no_others(stack: StartedStack):
-    forged = httpx.get(
+    forged = HTTP.get(
         f"{stack.api_url}/api/users/me", headers={"Authorization": "Bearer e30.e30.e30"}
     )
 
