@@ -8,15 +8,15 @@ UV ?= uv
 LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 SOURCES := .
-# Much of the suite waits for servers: three processes keep two cores busy, longest files first.
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+# Much of the suite waits for servers: four processes keep two cores busy, longest files first.
+PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
 FUZZ_EXAMPLES ?= 100
 
 # A stack is half a dozen processes: where none may keep what it compiles, each compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help node-packages install install-dev demo up test check bench browser client fuzz lock
+.PHONY: help node-packages install install-dev demo up test chaos check bench browser client fuzz lock
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -32,7 +32,10 @@ up: install ## Run the whole stack until Ctrl-C
 	$(BIN)/alphalab up
 
 test: install-dev node-packages ## Run the tests on real PostgreSQL, Redis and Temporal
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not chaos" $(PYTEST_ARGS)
+
+chaos: install-dev ## Kill a whole stack's processes under running tests
+	$(BIN)/python -m pytest -m chaos tests/chaos
 
 check: install-dev ## Format, lint, types, layers
 	$(BIN)/ruff format --check $(SOURCES)

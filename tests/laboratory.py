@@ -116,7 +116,7 @@ class Plan:
     total_candles: int | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)  # asyncio shows what a task came to, often
 class Laboratory:
     """Everything a backtest needs, over real servers; OpenRouter is the simulator."""
 
@@ -265,7 +265,7 @@ class Laboratory:
         """Wait until the session's row meets the condition; return the row."""
         async with asyncio.timeout(seconds):
             while not condition(row := await self.session_row(session_id)):
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.04)
         return row
 
     async def paused(self, session_id: UUID) -> dict[str, Any]:

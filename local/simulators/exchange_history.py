@@ -31,9 +31,6 @@ class History:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        # Half a megabyte a week of minutes; longer candles are small, and asked for by hundreds.
-        self._minutes = lru_cache(maxsize=32)(self._make_minutes)
-        self._weeks = lru_cache(maxsize=512)(self._make_week)
 
     def candles(
         self,
@@ -59,29 +56,35 @@ class History:
         self, asset: str, timeframe: Timeframe, span: Span, halts: Sequence[Span]
     ) -> CandleSeries:
         if not halts:
-            weeks = (self._weeks(asset, timeframe, week) for week in _weeks_of(span))
+            weeks = (_week(self._seed, asset, timeframe, week) for week in _weeks_of(span))
             return _joined([_within(series, span) for series in weeks])
         step = timeframe.milliseconds
         covered = Span(start_ms=span.start_ms, end_ms=-(-span.end_ms // step) * step)
         minutes = _joined(
-            [_within(self._minutes(asset, week), covered) for week in _weeks_of(covered)]
+            [_within(_minutes(self._seed, asset, week), covered) for week in _weeks_of(covered)]
         )
         return _within(aggregated(_without(minutes, halts), timeframe), span)
 
     def _minutes_until(self, asset: str, start_ms: int, now_ms: int) -> CandleSeries:
         """The minutes of a candle that is forming; the last of them as far as it got."""
         minute = now_ms // MILLISECONDS_PER_MINUTE * MILLISECONDS_PER_MINUTE
-        week = self._minutes(asset, start_ms // WEEK_MS)  # no candle is open across two weeks
+        # No candle is open across two weeks.
+        week = _minutes(self._seed, asset, start_ms // WEEK_MS)
         index = (minute - int(week.open_time[0])) // MILLISECONDS_PER_MINUTE
         elapsed = (now_ms - minute) / MILLISECONDS_PER_MINUTE
         last = CandleSeries.from_candles([begun(week.candle(index), elapsed, asset=asset)])
         return _joined([_within(week, Span(start_ms=start_ms, end_ms=minute)), last])
 
-    def _make_minutes(self, asset: str, week: int) -> CandleSeries:
-        return market_week(asset, week, seed=self._seed)
 
-    def _make_week(self, asset: str, timeframe: Timeframe, week: int) -> CandleSeries:
-        return aggregated(self._minutes(asset, week), timeframe)
+# Half a megabyte a week of minutes; longer candles are small, and asked for by hundreds.
+@lru_cache(maxsize=32)
+def _minutes(seed: int, asset: str, week: int) -> CandleSeries:
+    return market_week(asset, week, seed=seed)
+
+
+@lru_cache(maxsize=512)
+def _week(seed: int, asset: str, timeframe: Timeframe, week: int) -> CandleSeries:
+    return aggregated(_minutes(seed, asset, week), timeframe)
 
 
 def _weeks_of(span: Span) -> range:

@@ -19,7 +19,7 @@ from tests.laboratory import Laboratory
 from worker import Activities, FernetKeyRing, build_activities
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)  # asyncio shows what a task came to, often
 class Machine:
     """Runs processes on one engine; the connections of a process are its own."""
 

@@ -20,8 +20,6 @@ from tests.api.sockets import refusal, serving
 from tests.api.world import World, error_of, opened_world
 from tests.loopback import ScriptedServer, response, serve_script
 
-SLOW_S = 2.0
-FLOOD_S = 10.0
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
@@ -152,16 +150,13 @@ async def test_a_token_that_proves_nothing_opens_nothing(
 ) -> None:
     token = forgery(world, key)
     async with world.http({"Authorization": f"Bearer {token}"}) as http:
-        began = time.perf_counter()
         answers = [await http.get("/api/agents"), await http.post("/api/users/sync")]
-        took = time.perf_counter() - began
 
     for answer in answers:
         problem = error_of(answer, 401, "UNAUTHORIZED")
         assert answer.headers["www-authenticate"] == "Bearer"
         assert token not in answer.text
         assert problem["detail"].endswith(".")
-    assert took < SLOW_S
     assert len(jwks.requests) <= 1
     async with world.person() as honest:
         assert (await honest.get("/api/agents")).status_code == 200
@@ -193,7 +188,6 @@ async def test_a_flood_of_unknown_keys_asks_the_issuer_once(
         assert (await honest.get("/api/agents")).status_code == 200
         assert len(jwks.requests) == 1
         tokens = [forged(header={"kid": f"made-up-{n}"})(world, key) for n in range(200)]
-        began = time.perf_counter()
 
         async with world.http() as http:
             statuses = await asyncio.gather(*(status(http, token) for token in tokens))
@@ -201,7 +195,6 @@ async def test_a_flood_of_unknown_keys_asks_the_issuer_once(
 
     assert statuses == [401] * 200
     assert served.status_code == 200
-    assert time.perf_counter() - began < FLOOD_S
     # Asked less than a minute ago, the issuer is left alone.
     assert len(jwks.requests) == 1
 

@@ -67,7 +67,7 @@ class Person:
         return await self.post("/api/arena/backtest/start", a_backtest(agent_id, **changes))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # asyncio shows it often
 class World:
     """One API, its services, and an issuer that its tokens come from."""
 

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -192,21 +191,15 @@ def test_no_impossible_candle_is_stored(postgres_url: str, prices: str, volume: 
         connection.rollback()
 
 
-async def test_real_candles_import_and_load_quickly(account: Account, candle_files: Path):
+async def test_real_candles_are_imported_and_loaded(account: Account, candle_files: Path):
     series = read_csv(candle_files / "BTCUSDT_1h.csv")
     asset = an_asset()
 
-    began = time.perf_counter()
     data_set, _ = await add_shared(account, series, asset)
-    imported = time.perf_counter()
     loaded = await load(account, data_set.id)
-    done = time.perf_counter()
 
     assert len(series) == 37_660
     assert_same(loaded, series)
-    # Measured at 0.7 s and 0.1 s; the rest is for a machine that is busy with other tests.
-    assert imported - began < 10
-    assert done - imported < 2
 
 
 def read_csv(path: Path) -> CandleSeries:

@@ -229,13 +229,11 @@ async def test_a_flood_of_unknown_keys_asks_once_a_minute(
     clock.now += REFRESH_INTERVAL_S
     flood = [sign(key, kid=f"made-up-{number}") for number in range(100)]
 
-    began = time.perf_counter()
     outcomes = await asyncio.gather(*map(verifier.verify, flood), return_exceptions=True)
     outcomes += await asyncio.gather(*map(verifier.verify, flood), return_exceptions=True)
 
     assert all(isinstance(outcome, TokenRefused) for outcome in outcomes)
     assert len(jwks.requests) == 2
-    assert time.perf_counter() - began < 2
     clock.now += REFRESH_INTERVAL_S
     with pytest.raises(TokenRefused):
         await verifier.verify(flood[0])

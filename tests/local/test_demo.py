@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,7 @@ def test_a_stack_that_others_sign_in_to_is_refused(tmp_path: Path):
         run_demo(directory, market_of(None, asset=None, timeframe=None), sign_in=str)
 
 
+@cache
 def _token(directory: DataDirectory) -> str:
     return mint_token(directory, sub=SUBJECT, email=None, lifetime=timedelta(minutes=10))
 

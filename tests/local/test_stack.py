@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,14 @@ def knows_me(directory: DataDirectory) -> bool:
     return ask_who_i_am(directory).status_code == 200
 
 
+@cache
+def _my_token(directory: DataDirectory) -> str:
+    lifetime = timedelta(minutes=10)
+    return mint_token(directory, sub="user_local", email="me@example.com", lifetime=lifetime)
+
+
 def ask_who_i_am(directory: DataDirectory, token: str | None = None) -> httpx.Response:
-    token = token or mint_token(
-        directory, sub="user_local", email="me@example.com", lifetime=timedelta(minutes=10)
-    )
+    token = token or _my_token(directory)
     return HTTP.get(
         f"{directory.record.addresses['API']}/api/users/me",
         headers={"Authorization": f"Bearer {token}"},

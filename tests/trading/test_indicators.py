@@ -1,6 +1,5 @@
 """Every indicator knows only the past, forgets where the candles start, and is what it says."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -248,13 +247,6 @@ def twenty() -> IndicatorPlan:
     return plan_indicators(
         TWENTY, [CustomIndicator(name="x", formula="highest(close, 100) - talib_linearreg_14")]
     )
-
-
-def test_fifty_thousand_candles_take_less_than_a_second():
-    series = simulated_candles("BTC/USDT", HOUR, start_ms=0, count=50_000, seed=1)
-    before = time.process_time()
-    compute_indicators(twenty(), series)
-    assert time.process_time() - before < 1
 
 
 def test_threads_do_not_change_the_values():
