@@ -16,7 +16,7 @@ FUZZ_EXAMPLES ?= 100
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help node-packages install install-dev demo up test chaos check bench browser client fuzz lock
+.PHONY: help node-packages install install-dev demo up test system check bench browser client fuzz lock
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -31,11 +31,11 @@ demo: install ## Run a backtest and watch it
 up: install ## Run the whole stack until Ctrl-C
 	$(BIN)/alphalab up
 
-test: install-dev node-packages ## Run the tests on real PostgreSQL, Redis and Temporal
-	$(BIN)/python -m pytest -m "not chaos" $(PYTEST_ARGS)
+test: install-dev node-packages ## Run the tests on real PostgreSQL, Redis and Temporal, but those of whole stacks
+	$(BIN)/python -m pytest -m "not system" $(PYTEST_ARGS)
 
-chaos: install-dev ## Kill a whole stack's processes under running tests
-	$(BIN)/python -m pytest -m chaos tests/chaos
+system: install-dev ## Run whole stacks as users do, and kill what runs in them
+	$(BIN)/python -m pytest -m system -n 2 --dist loadfile --no-loadscope-reorder tests/chaos tests/local
 
 check: install-dev ## Format, lint, types, layers
 	$(BIN)/ruff format --check $(SOURCES)

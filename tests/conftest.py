@@ -31,6 +31,8 @@ LONGEST = (
     "tests/workflows/test_positions_between_closes.py",
     "tests/workflows/test_model_trouble.py",
     "tests/contract/test_contract.py",
+    "tests/activities/test_exports.py",
+    "tests/activities/test_certificates.py",
     "tests/local/test_demo_forward.py",
     "tests/api/test_whole_forward_test.py",
     "tests/workflows/test_fetched_backtests.py",

@@ -20,7 +20,7 @@ PLAN = Plan(
 )
 
 
-@pytest.mark.chaos
+@pytest.mark.system
 @pytest.mark.timeout(240)
 async def test_nothing_that_kills_a_process_changes_the_outcome(tmp_path: Path):
     report = await run_scenario(tmp_path, candle_file(tmp_path), PLAN, print)

@@ -25,7 +25,7 @@ from local.simulators.exchange import SIMULATED_SOURCE, simulated_candles
 from tests.local.test_stack import HTTP, alphalab, environment, wait_for
 from trading.candles import Timeframe
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 CANDLES = 60
 COLOUR, MOVEMENT = re.compile(r"\x1b\[[0-9;]*m"), re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")

@@ -18,7 +18,7 @@ from local.simulators.exchange_clock import ClockOrigin
 from tests.local.test_demo import DemoOnTerminal, body_of, matched
 from tests.local.test_stack import HTTP, alphalab, wait_for
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

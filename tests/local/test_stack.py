@@ -23,7 +23,7 @@ from local.services import PROJECT_ROOT
 from local.stack import is_working
 from settings import ApiSettings, MigrationSettings, StackSettings, WorkerSettings
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 START_SECONDS = 90.0
 # Asked very often while something starts, and made once for that; what it asks may be killed.
