@@ -10,6 +10,7 @@ LOCK := $(UV) pip compile pyproject.toml --universal --python-version 3.11 --gen
 SOURCES := .
 # Much of the suite waits for servers: four processes keep two cores busy, longest files first.
 PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
+SYSTEM_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder tests/chaos tests/local
 FUZZ_EXAMPLES ?= 100
 
 # A stack is half a dozen processes: where none may keep what it compiles, each compiles all of it.
@@ -35,7 +36,7 @@ test: install-dev node-packages ## Run the tests on real PostgreSQL, Redis and T
 	$(BIN)/python -m pytest -m "not system" $(PYTEST_ARGS)
 
 system: install-dev ## Run whole stacks as users do, and kill what runs in them
-	$(BIN)/python -m pytest -m system -n 2 --dist loadfile --no-loadscope-reorder tests/chaos tests/local
+	$(BIN)/python -m pytest -m system $(SYSTEM_ARGS)
 
 check: install-dev ## Format, lint, types, layers
 	$(BIN)/ruff format --check $(SOURCES)

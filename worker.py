@@ -60,11 +60,11 @@ from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import Temporal, connect
 from workflows.session_run import background_queue, decision_queue, export_queue
 
-# A cancelled model call is seen by its activity within this time.
+# A heartbeat, which is what brings a cancellation, is held back for no longer than this.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
-# Work of a worker that died waits this long for it before another one may replay and go on: no
-# longer than a step it had begun. When a thousand tests wake up at one close, each waits for its
-# turn for some seconds, and one that waits too long is replayed for nothing.
+# Work of a worker that died waits this long for it before another one may replay and go on. When a
+# thousand tests wake up at one close, each waits for its turn for some seconds, and one that waits
+# too long is replayed for nothing.
 STICKY_TIMEOUT = timedelta(seconds=10)
 # A workflow that is not cached is replayed at its next candle; each takes nearly a megabyte.
 MAX_CACHED_WORKFLOWS = 2_000

@@ -8,7 +8,7 @@ from temporalio import activity
 
 INTERVAL_S = 1.0
 # A heartbeat is a call to Temporal. When a thousand tests wake up at one close, every activity
-# takes longer than usual, and what says so only adds to it; every limit is well above this.
+# takes longer than usual, and what says so only adds to it.
 FIRST_AFTER_S = 2.0
 
 

@@ -55,8 +55,7 @@ settings.load_profile("suite")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by the servers its fixtures need: `-m "not temporal"` and the like.
 
-    The longest files come first: begun last, one of them is waited for by all. Those that keep
-    whole stacks busy come between those that mostly wait.
+    The longest files come first: begun last, one of them is waited for by all.
     """
     items.sort(key=lambda item: rank(item.path))
     for item in items:

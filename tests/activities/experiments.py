@@ -1,5 +1,6 @@
 """Repeats an activity on sessions alike, interrupted at every await, and compares what remains."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -153,11 +154,14 @@ class Bench:
 
     async def interrupt_everywhere(self, case: Case, how: Interruption, *, step: int = 1) -> int:
         """Interrupt the activity at every `step`-th of its awaits, each time on a session of its
-        own, and run it again; return how often it was interrupted."""
+        own, and run it again; return how often it was interrupted.
+
+        Where it begins is drawn, so that in time every await has its turn.
+        """
         original, asked = await self.prepared(case)
         expected = await self.undisturbed(case, original, asked)
         process = self.machine.process()
-        for interruptions, at in enumerate(range(1, _MOST_AWAITS, step)):
+        for interruptions, at in enumerate(range(random.randint(1, step), _MOST_AWAITS, step)):
             session_id = await original.copy(self.server)
             mine = input_of(asked, session_id)
             trial = await self.interrupted(case, process, mine, at=at, how=how)

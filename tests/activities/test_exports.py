@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -241,7 +242,7 @@ async def test_interrupted_at_any_await_it_leaves_one_file_and_one_ready_row(
     await account.add_agent()
     storage, parts = machine.laboratory.storage, PARTS_TO_INTERRUPT
     expected = await _made(machine, account, await add_export(account, parts=parts))
-    for at in count(1, step):
+    for at in count(random.randint(1, step), step):
         export = await add_export(account, parts=parts)
         process = machine.process()
         await process.warm_up()
@@ -424,7 +425,7 @@ MANY = """
 async def test_a_long_export_is_never_in_memory_as_a_whole(
     account: Account, tested: SessionRecord, tmp_path: Path
 ):
-    rows, process = 8_000, psutil.Process()
+    rows, process = 12_000, psutil.Process()
     async with account.database.for_user(account.id) as session:
         await session.execute(text(MANY), {"id": tested.id, "count": rows})
     activities = ExportActivities(account.database, open_store(str(tmp_path)), NobodyWatches())
@@ -442,11 +443,11 @@ async def test_a_long_export_is_never_in_memory_as_a_whole(
     for form, least in FORMATS_AT_LEAST.items():
         size, growth = await grown(await add_export(account, format=form))
         assert size > least * MEGABYTE
-        assert growth < 25 * MEGABYTE
+        assert growth < least * MEGABYTE
 
 
-# What deflates least, random letters, take half a byte each; before that it is twice as much.
-FORMATS_AT_LEAST: dict[ExportFormat, int] = {"zip": 15, "json": 30}
+# What deflates least: random letters take half a byte each.
+FORMATS_AT_LEAST: dict[ExportFormat, int] = {"zip": 25, "json": 50}
 
 
 @pytest.mark.parametrize("format", ["zip", "json"])

@@ -6,9 +6,9 @@ from tests.activities.cases import CASES, DECISIONS, Case
 from tests.activities.experiments import Bench
 from tests.activities.interruptions import Interruption
 
-# One case of each activity is killed at every await. Its others wait for the same things and leave
-# other rows, a cancelled attempt leaves the rows of a killed one: they are tried at every third.
-# A model call is more than rows.
+# One case of each activity is killed at every await, and a model call, which is more than rows, is
+# also cancelled at every one. What else may lie before an activity, and cancelling it, is tried at
+# every third await.
 FIRST = [*{case.activity: case for case in reversed(CASES)}.values()]
 ATTEMPTS: list[tuple[Case, Interruption, int]] = [
     *((case, "kill", 1 if case in FIRST or case in DECISIONS else 3) for case in CASES),
@@ -29,4 +29,4 @@ async def test_an_activity_interrupted_at_any_await_leaves_what_one_run_leaves(
     interruptions = await bench.interrupt_everywhere(case, how, step=step)
 
     request.node.user_properties.append(("interruptions", interruptions))
-    assert interruptions * step >= 4, "an activity that touches PostgreSQL waits for it"
+    assert (interruptions + 1) * step >= 4, "an activity that touches PostgreSQL waits for it"

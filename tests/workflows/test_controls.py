@@ -277,7 +277,8 @@ async def test_a_stop_does_not_wait_for_a_model_that_hangs(
 
 
 async def test_a_reply_that_ends_within_the_grace_of_a_stop_is_booked(staffed: Laboratory):
-    session_id = await staffed.started(Plan(candles=4, model="simulated/hold:delay-150"))
+    """It takes three and a half seconds: longer than the first heartbeat, which brings the stop."""
+    session_id = await staffed.started(Plan(candles=4, model="simulated/hold:delay-350"))
     await wait_for_call(staffed, session_id)
 
     await staffed.temporal.signal_stop(session_id, "a-stop", True)
@@ -287,6 +288,9 @@ async def test_a_reply_that_ends_within_the_grace_of_a_stop_is_booked(staffed: L
     assert [call["status"] for call in calls] == ["done"]
     assert row["cost_usd"] == calls[0]["cost_usd"] > 0
     assert row["cost_usd"] == (await staffed.result(session_id))["cost_usd"]
+    handle = staffed.client.get_workflow_handle(workflow_id(session_id))
+    happened = {event.event_type async for event in handle.fetch_history_events()}
+    assert EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED in happened, "no stop cut in"
 
 
 async def test_a_finished_test_takes_no_more_signals(staffed: Laboratory):

@@ -7,6 +7,7 @@ import pytest
 
 from activities.ai_summaries import PRICE_PATIENCE_S
 from activities.decisions import CALLS_PER_DECISION, HTTP_TIMEOUT_S, TURN_PATIENCE_S
+from activities.heartbeats import FIRST_AFTER_S, INTERVAL_S
 from activities.model_calls import BOOKING_PATIENCE_S
 from workflows import policies
 from workflows.policies import ActivityOptions
@@ -28,6 +29,12 @@ def test_a_dead_worker_is_noticed_within_half_a_minute(name: str):
     options = NAMED[name]
     noticed = options.get("heartbeat_timeout", options["start_to_close_timeout"])
     assert noticed <= timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_first_heartbeats_come_in_time(name: str):
+    limit = NAMED[name].get("heartbeat_timeout")
+    assert limit is None or timedelta(seconds=FIRST_AFTER_S + INTERVAL_S) < limit
 
 
 @pytest.mark.parametrize(
