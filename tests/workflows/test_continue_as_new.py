@@ -20,7 +20,7 @@ from workflows.runtime import connect, workflow_id
 
 SUGGESTED_AT = 80
 LONG = Plan(candles=300, model="simulated/flip", interval=10)
-SIGNALS = 40
+SIGNALS = 20
 
 
 @pytest.fixture(scope="module")
