@@ -14,10 +14,11 @@ from tests.chaos.plans import Plan
 from tests.chaos.runs import Outcome, Run
 
 IMPORT_LIMIT_SECONDS = 10.0
-# A dead worker is noticed by the time limits of what it was doing, and comes back in seconds.
+# A dead worker is noticed by the time limits of what it was doing, five to ten seconds; then the
+# workflow may wait for it for ten more.
 STANDSTILL_LIMIT_SECONDS = {
-    "worker": 20.0,
-    "request": 20.0,
+    "worker": 25.0,
+    "request": 25.0,
     "redis": 5.0,
     "api": 5.0,
     "postgres": 20.0,
