@@ -154,14 +154,14 @@ class Bench:
 
     async def interrupt_everywhere(self, case: Case, how: Interruption, *, step: int = 1) -> int:
         """Interrupt the activity at every `step`-th of its awaits, each time on a session of its
-        own, and run it again; return how often it was interrupted.
+        own, and run it again; return how many awaits it has.
 
         Where it begins is drawn, so that in time every await has its turn.
         """
         original, asked = await self.prepared(case)
         expected = await self.undisturbed(case, original, asked)
         process = self.machine.process()
-        for interruptions, at in enumerate(range(random.randint(1, step), _MOST_AWAITS, step)):
+        for at in range(random.randint(1, step), _MOST_AWAITS, step):
             session_id = await original.copy(self.server)
             mine = input_of(asked, session_id)
             trial = await self.interrupted(case, process, mine, at=at, how=how)
@@ -176,7 +176,7 @@ class Bench:
                 process = self.machine.process()
             if trial.first.suspensions < at:
                 await process.end()
-                return interruptions
+                return trial.first.suspensions
         raise AssertionError("the activity never ends")
 
     async def interrupted(

@@ -182,7 +182,7 @@ async def test_a_composition_interrupted_at_any_await_is_made_anew(
     awaits = await interrupt_everywhere(
         machine, lambda process: process.compose_certificate, wanted, how, composed_again, step=step
     )
-    assert awaits > 20
+    assert awaits >= 20
     assert await issuing.laboratory.rows(NONE_OF_THE_USERS, issuing.laboratory.user_id) == []
 
 
@@ -221,7 +221,7 @@ async def test_interrupted_at_any_await_it_leaves_one_row_with_its_files(
     awaits = await interrupt_everywhere(
         machine, lambda process: getattr(process, name), composed, how, go_on, step=step
     )
-    assert awaits > 5
+    assert awaits >= 5
 
 
 async def interrupt_everywhere(
@@ -233,7 +233,7 @@ async def interrupt_everywhere(
     *,
     step: int,
 ) -> int:
-    """Interrupt an activity at every `step`-th of its awaits and go on; return the last one."""
+    """Interrupt an activity at every `step`-th of its awaits and go on; return how many it has."""
     process = machine.process()
     await process.warm_up()
     for at in count(random.randint(1, step), step):
@@ -250,7 +250,7 @@ async def interrupt_everywhere(
         if first.suspensions < at:
             break
     await machine.end()
-    return at
+    return first.suspensions
 
 
 async def draw_once(issuing: Issuing, monkeypatch: pytest.MonkeyPatch) -> None:
