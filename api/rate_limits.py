@@ -18,7 +18,7 @@ _READS_PER_WRITE = 10
 # Each takes less than a millisecond, and a connection.
 COUNTED_AT_ONCE = 5
 # So long a request waits to be counted: no flood takes that long, and a slow Redis must not either.
-PATIENCE_S = 2.0
+PATIENCE_S = 3.0
 # So long Redis is not asked again after it failed or was too slow: nobody waits for it twice.
 REST_S = 1.0
 
