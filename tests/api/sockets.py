@@ -150,7 +150,7 @@ class Client:
                 pass
         return frame
 
-    async def until_seq(self, seq: int, *, seconds: float = 20.0) -> None:
+    async def until_seq(self, seq: int, *, seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while (await self.next(seconds=seconds)).get("seq", 0) < seq:
                 pass
