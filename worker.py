@@ -62,9 +62,11 @@ from workflows.session_run import background_queue, decision_queue, export_queue
 
 # A heartbeat, which is what brings a cancellation, is held back for no longer than this.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
-# Work of a worker that died waits this long for it before another one may replay and go on. When a
-# thousand tests wake up at one close, each waits for its turn for some seconds, and one that waits
-# too long is replayed for nothing.
+# Where many workflows have something to do, a few go on at a time: those that have begun find room
+# for their activities, which Temporal then hands over without a queue between.
+WORKFLOW_TASKS_AT_ONCE = 6
+# Work of a worker that died waits this long for it before another one may replay and go on. Where
+# so many wait for their turn that it takes longer, they are replayed for nothing.
 STICKY_TIMEOUT = timedelta(seconds=10)
 # A workflow that is not cached is replayed at its next candle; each takes nearly a megabyte.
 MAX_CACHED_WORKFLOWS = 2_000
@@ -204,7 +206,10 @@ def build_workers(
         ],
         max_concurrent_activities=max_activities,
         max_cached_workflows=MAX_CACHED_WORKFLOWS,
-        workflow_task_poller_behavior=PollerBehaviorAutoscaling(minimum=2, initial=5, maximum=20),
+        max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(
+            minimum=2, initial=4, maximum=WORKFLOW_TASKS_AT_ONCE
+        ),
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=grace,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,

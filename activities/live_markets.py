@@ -7,6 +7,7 @@ from uuid import UUID
 from temporalio import activity
 
 from activities.contexts import SessionContexts
+from activities.departures import Departures
 from activities.failures import activity_failures, market_failures
 from activities.heartbeats import heartbeating
 from activities.live_candles import LiveCandles, series_of
@@ -50,6 +51,7 @@ class LiveMarketActivities:
         self._database = database
         self._contexts = contexts
         self._live = live
+        self._departures = Departures()
 
     @activity.defn
     async def prepare_market(self, input: ForwardInput) -> None:
@@ -83,11 +85,14 @@ class LiveMarketActivities:
             until = newest if newest is not None and newest >= key.start_ms else 0
             frame = await self._contexts.frame(context, until=until)
             ahead = outlook(now, length, newest_open=newest)
-            wait_ms = (ahead.look_at - now) / max(await self._live.speed(), 1e-9)
+            second_ms = 1000 * max(await self._live.speed(), 1e-9)
+            # Half a candle is left to whatever takes longer.
+            longest = length / 2 / second_ms
+            delay = self._departures.delay(ahead.look_at, now=now, longest=longest)
             index = input.next_candle
             return Observation(
                 closed=len(frame),
                 candle=frame.candles.candle(index) if index < len(frame) else None,
                 next_close=ahead.next_close,
-                seconds=max(wait_ms / 1000, _SHORTEST_WAIT_S),
+                seconds=max((ahead.look_at - now) / second_ms + delay, _SHORTEST_WAIT_S),
             )

@@ -104,7 +104,7 @@ _BEGIN_DECISION: LiteralString = f"""
         FOR UPDATE OF s
     ), {_OPEN}
     SELECT s.epoch, s.cursor, s.cost_usd::float8 AS cost_usd, k.id AS key_id, k.encrypted_key,
-        coalesce(k.last_used_at < clock_timestamp() - interval '1 minute', true) AS key_is_idle,
+        coalesce(k.last_used_at < clock_timestamp() - interval '10 minutes', true) AS key_is_idle,
         EXISTS (SELECT 1 FROM opened) AS is_opened,
         EXISTS (SELECT 1 FROM decisions d
             WHERE d.session_id = s.id AND d.candle_number = %(candle_number)s) AS is_decided,

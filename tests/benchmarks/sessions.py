@@ -75,9 +75,9 @@ class LoadFigures:
 
 
 LOADS = (
-    Load(sessions=1, candles=200, repetitions=7),
-    Load(sessions=10, candles=50, repetitions=7),
-    Load(sessions=50, candles=48, repetitions=5),
+    Load(sessions=1, candles=100, repetitions=15),
+    Load(sessions=10, candles=40, repetitions=9),
+    Load(sessions=50, candles=32, repetitions=7),
 )
 QUICK_LOADS = (
     Load(sessions=1, candles=30, repetitions=1),

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from temporalio.api.enums.v1 import EventType
 
+from activities import departures
 from activities.reconciliation import Reconciler
 from db.recordings import load_recording
 from db.repositories.sessions import SessionRepository
@@ -125,6 +127,33 @@ async def test_it_decides_once_at_every_close_and_trades_as_a_backtest_would(liv
     assert await traded(live, row) == await backtested(live, row) != []
     asked = (await live.http.get(f"{live.openrouter_url}/debug/requests")).json()
     assert asked["total"] <= len(decided) + 2  # one may have been cut short, one sums up
+
+
+async def test_two_that_wait_for_one_close_wake_up_one_after_the_other(
+    live: Laboratory, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(departures, "PACE_S", 60.0)
+    exchange.clock.set(speed=1.0)
+    ids = [await live.started(HOLDING) for _ in range(3)]
+    async with live.worker():
+        ends = sorted([await first_timers_end(live, each) for each in ids])
+        for each in ids:
+            await stop(live, each)
+
+    assert [end - ends[0] for end in ends] == pytest.approx([0, 60, 120], abs=20)
+
+
+async def first_timers_end(laboratory: Laboratory, session_id: UUID) -> float:
+    """When the first timer of a test that runs will fire (Unix time)."""
+    handle = laboratory.client.get_workflow_handle(workflow_id(session_id, "forward"))
+    async with asyncio.timeout(60):
+        while True:
+            async for event in handle.fetch_history_events():
+                if event.event_type == EventType.EVENT_TYPE_TIMER_STARTED:
+                    timer = event.timer_started_event_attributes
+                    seconds = timer.start_to_fire_timeout.ToTimedelta().total_seconds()
+                    return event.event_time.ToDatetime(UTC).timestamp() + seconds
+            await asyncio.sleep(0.1)
 
 
 async def test_what_closed_while_nobody_worked_is_stepped_without_a_decision(
