@@ -63,8 +63,10 @@ from workflows.session_run import background_queue, decision_queue, export_queue
 # A heartbeat, which is what brings a cancellation, is held back for no longer than this.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)
 # Where many workflows have something to do, a few go on at a time: those that have begun find room
-# for their activities, which Temporal then hands over without a queue between.
-WORKFLOW_TASKS_AT_ONCE = 6
+# for their activities, which Temporal then hands over without a queue between. A question for more
+# work, of which there are two kinds, takes one of these places as well.
+WORKFLOW_TASKS_AT_ONCE = 10
+MAX_WORKFLOW_POLLERS = 4
 # Work of a worker that died waits this long for it before another one may replay and go on. Where
 # so many wait for their turn that it takes longer, they are replayed for nothing.
 STICKY_TIMEOUT = timedelta(seconds=10)
@@ -208,7 +210,7 @@ def build_workers(
         max_cached_workflows=MAX_CACHED_WORKFLOWS,
         max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(
-            minimum=2, initial=4, maximum=WORKFLOW_TASKS_AT_ONCE
+            minimum=1, initial=2, maximum=MAX_WORKFLOW_POLLERS
         ),
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=grace,

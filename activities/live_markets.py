@@ -7,7 +7,7 @@ from uuid import UUID
 from temporalio import activity
 
 from activities.contexts import SessionContexts
-from activities.departures import Departures
+from activities.departures import Close, Departures
 from activities.failures import activity_failures, market_failures
 from activities.heartbeats import heartbeating
 from activities.live_candles import LiveCandles, series_of
@@ -35,13 +35,15 @@ class Observation:
 
     `closed` counts the candles since its start; `next_close` is when the forming one closes (epoch
     ms of the exchange), and `seconds` how long to wait, by our clock, until it is worth looking
-    again. `candle` is the one that the test steps next, if it has closed.
+    again; `delay` more leaves a moment between tests that look at the same close. `candle` is the
+    one that the test steps next, if it has closed.
     """
 
     closed: int
     next_close: int
     seconds: float
     candle: Candle | None = None
+    delay: float = 0.0
 
 
 class LiveMarketActivities:
@@ -86,13 +88,18 @@ class LiveMarketActivities:
             frame = await self._contexts.frame(context, until=until)
             ahead = outlook(now, length, newest_open=newest)
             second_ms = 1000 * max(await self._live.speed(), 1e-9)
-            # Half a candle is left to whatever takes longer.
-            longest = length / 2 / second_ms
-            delay = self._departures.delay(ahead.look_at, now=now, longest=longest)
+            delay = self._departures.delay(
+                Close(at=ahead.look_at, timeframe_ms=length),
+                user_id=context.user_id,
+                session_id=context.session_id,
+                now=now,
+                longest=length / 2 / second_ms,  # the other half is for deciding
+            )
             index = input.next_candle
             return Observation(
                 closed=len(frame),
                 candle=frame.candles.candle(index) if index < len(frame) else None,
                 next_close=ahead.next_close,
-                seconds=max((ahead.look_at - now) / second_ms + delay, _SHORTEST_WAIT_S),
+                seconds=max((ahead.look_at - now) / second_ms, _SHORTEST_WAIT_S),
+                delay=delay,
             )

@@ -17,7 +17,8 @@ Kind = Literal["reads", "writes", "starts"]
 _READS_PER_WRITE = 10
 # Each takes less than a millisecond, and a connection.
 COUNTED_AT_ONCE = 5
-# So long a request waits to be counted: no flood takes that long, and a slow Redis must not either.
+# So long a request waits to be counted. A flood takes a second, and three on a busy machine; a slow
+# Redis must not take longer either.
 PATIENCE_S = 3.0
 # So long Redis is not asked again after it failed or was too slow: nobody waits for it twice.
 REST_S = 1.0

@@ -35,6 +35,7 @@ class ForwardTestWorkflow(SessionRun):
         self._touch: Touch | None = None
         self._notices = Notices(params.session_id, params.user_id)
         self._summary_at: float | None = None
+        self._delay = 0.0
 
     @workflow.signal
     def touched(self, touch: Touch) -> None:
@@ -123,6 +124,7 @@ class ForwardTestWorkflow(SessionRun):
         self._move_to(filled.state)
         if filled.retry_after is not None and self._look_at is not None:
             self._look_at = min(self._look_at, workflow.time() + filled.retry_after)
+            self._delay = 0.0
 
     async def _leave(self, claim: ClaimResult) -> None:
         """End the position whose level was reached; a touch that comes too late is dropped."""
@@ -196,7 +198,7 @@ class ForwardTestWorkflow(SessionRun):
             if self._inbox and is_cancelled_exception(e):
                 return None
             raise
-        self._look_at = workflow.time() + market.seconds
+        self._look_at, self._delay = workflow.time() + market.seconds, market.delay
         return market
 
     @override
@@ -233,7 +235,7 @@ class ForwardTestWorkflow(SessionRun):
         """Until the next candle should be there, or a signal; at once where a decision is due."""
         if self._decision_due and not self._paused:
             return
-        until = min(self._look_at or 0.0, self._summary_at or float("inf"))
+        until = min((self._look_at or 0.0) + self._delay, self._summary_at or float("inf"))
         seconds = until - workflow.time()
         if seconds > 0 and not self._is_woken():
             await self._wait(timedelta(seconds=seconds), "next candle")

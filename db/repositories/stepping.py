@@ -223,6 +223,7 @@ _BOOK_DECISION: LiteralString = f"""
     ), {_DECIDED}
 """  # noqa: S608 - the only part put in is a constant of this module
 
+# An owner sees by it whether a key is used at all: not every candle is to write that.
 _TOUCH_KEY: LiteralString = """
     UPDATE api_keys SET last_used_at = clock_timestamp() WHERE id = %(key_id)s
 """

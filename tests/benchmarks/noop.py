@@ -34,6 +34,14 @@ class Cargo:
     third: Parcel
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minutes:
+    """So many minutes, each begun some seconds late: in its place in line, as a forward test."""
+
+    count: int
+    delay: float
+
+
 @activity.defn
 async def count_first(candle: int) -> int:
     return candle
@@ -98,14 +106,14 @@ class MinuteNoopWorkflow:
     """Does at each minute what a forward test does: a timer, and three activities."""
 
     @workflow.run
-    async def run(self, minutes: int) -> list[float]:
+    async def run(self, minutes: Minutes) -> list[float]:
         """The seconds from each minute's beginning to the end of its last activity."""
         queue = decision_queue(workflow.info().task_queue)
         lags: list[float] = []
-        for minute in range(minutes):
+        for minute in range(minutes.count):
             now = workflow.time()
             begin = (now // MINUTE_S + 1) * MINUTE_S
-            await workflow.sleep(begin + GRACE_MS / 1000 - now)
+            await workflow.sleep(begin + GRACE_MS / 1000 + minutes.delay - now)
             await workflow.execute_activity(
                 count_first, minute, summary=f"minute {minute}: first", **MARKET
             )

@@ -77,7 +77,7 @@ class LoadFigures:
 LOADS = (
     Load(sessions=1, candles=100, repetitions=15),
     Load(sessions=10, candles=40, repetitions=9),
-    Load(sessions=50, candles=32, repetitions=7),
+    Load(sessions=50, candles=32, repetitions=5),
 )
 QUICK_LOADS = (
     Load(sessions=1, candles=30, repetitions=1),

@@ -1,9 +1,11 @@
 """Forward tests on the simulated exchange, whose hours pass in parts of a second."""
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,9 +25,10 @@ from local.simulators.exchange_clock import ExchangeClock
 from tests.laboratory import Laboratory, Plan
 from tests.loopback import serve_app
 from trading.candles import Timeframe
+from trading.schedule import GRACE_MS
 from workflows.runtime import workflow_id
 
-HOUR = Timeframe.HOUR_1.milliseconds
+MINUTE, HOUR = Timeframe.MINUTE_1.milliseconds, Timeframe.HOUR_1.milliseconds
 ORIGIN = 1_700_000_000_000
 # Not the asset of other tests: a live data set is there for everybody's backtests.
 ASSET = "LINK/USDT"
@@ -129,30 +132,54 @@ async def test_it_decides_once_at_every_close_and_trades_as_a_backtest_would(liv
     assert asked["total"] <= len(decided) + 2  # one may have been cut short, one sums up
 
 
-async def test_two_that_wait_for_one_close_wake_up_one_after_the_other(
+async def test_those_that_wait_for_one_close_look_at_it_one_after_another(
     live: Laboratory, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(departures, "PACE_S", 60.0)
-    exchange.clock.set(speed=1.0)
+    monkeypatch.setattr(departures, "PACE_S", 1_000.0)
+    exchange.clock.set(now_ms=ORIGIN - ORIGIN % HOUR - 10 * MINUTE, speed=1.0)
     ids = [await live.started(HOLDING) for _ in range(3)]
     async with live.worker():
-        ends = sorted([await first_timers_end(live, each) for each in ids])
+        waits = [await first_wait(live, each) for each in ids]
         for each in ids:
             await stop(live, each)
 
-    assert [end - ends[0] for end in ends] == pytest.approx([0, 60, 120], abs=20)
+    # Two thousand seconds are more than half of an hour: two hundred are left of them.
+    assert sorted(wait.delay for wait in waits) == pytest.approx([0, 200, 1_000])
+    in_ten_minutes = pytest.approx(600 + GRACE_MS / 1000, abs=60)
+    assert all(wait.seconds == in_ten_minutes for wait in waits)
+    # The summary of the day is due at midnight, by our own clock.
+    midnight = 86_400 - time.time() % 86_400
+    for wait in waits:
+        until = min(wait.seconds + wait.delay, midnight)
+        assert wait.timer_seconds == pytest.approx(until, abs=60)
 
 
-async def first_timers_end(laboratory: Laboratory, session_id: UUID) -> float:
-    """When the first timer of a test that runs will fire (Unix time)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a test was told to wait, and its timer."""
+
+    seconds: float
+    delay: float
+    timer_seconds: float
+
+
+async def first_wait(laboratory: Laboratory, session_id: UUID) -> Wait:
     handle = laboratory.client.get_workflow_handle(workflow_id(session_id, "forward"))
     async with asyncio.timeout(60):
         while True:
+            told: dict[str, float] = {}
             async for event in handle.fetch_history_events():
                 if event.event_type == EventType.EVENT_TYPE_TIMER_STARTED:
-                    timer = event.timer_started_event_attributes
-                    seconds = timer.start_to_fire_timeout.ToTimedelta().total_seconds()
-                    return event.event_time.ToDatetime(UTC).timestamp() + seconds
+                    timer = event.timer_started_event_attributes.start_to_fire_timeout
+                    return Wait(
+                        seconds=told["seconds"],
+                        delay=told["delay"],
+                        timer_seconds=timer.ToTimedelta().total_seconds(),
+                    )
+                if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+                    result = event.activity_task_completed_event_attributes.result
+                    found = json.loads(result.payloads[0].data or b"null")
+                    told = found if isinstance(found, dict) and "delay" in found else told
             await asyncio.sleep(0.1)
 
 
