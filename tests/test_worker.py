@@ -52,6 +52,8 @@ from workflows.price_feed import PriceFeedWorkflow
 from workflows.runtime import workflow_id
 from workflows.session_run import background_queue, decision_queue, export_queue
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[1]
 FLIP = Plan(candles=14, model="simulated/flip")
 

@@ -17,6 +17,8 @@ from tests.api.world import Person, World, created, error_of, staffed_world, upl
 from tests.laboratory import walk
 from tests.loopback import eventually
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 async def staffed(

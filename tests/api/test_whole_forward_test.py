@@ -14,6 +14,8 @@ from tests.api.prices import watching as watching_price
 from tests.api.sockets import Address, serving
 from tests.api.world import Person, World, created, error_of, opened_world, upload
 
+pytestmark = pytest.mark.system
+
 # Not the asset of other tests: a live data set is there for everybody's backtests.
 LIVE = {"asset": "link-usdt", "timeframe": "1h", "starting_capital": 10_000}
 
