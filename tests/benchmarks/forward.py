@@ -258,7 +258,7 @@ def _rows(figures: ForwardFigures) -> list[Row]:
     return [
         row(last, lambda load: load.percentile(100), " s", f"within the minute, {limit}"),
         row("lag p99", lambda load: load.percentile(99), " s", limit),
-        row("processor seconds a minute", lambda load: load.busy_s / figures.minutes, "", ""),
+        row("processor seconds a minute", lambda load: load.busy_s / figures.minutes, "", limit),
         Row(
             case="requests to the exchange a minute",
             measured=f"{figures.requests / figures.minutes:.1f}",
