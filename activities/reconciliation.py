@@ -7,7 +7,7 @@ here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from datetime import timedelta
 from typing import Literal, Protocol, TypeVar
 from uuid import UUID
@@ -23,6 +23,8 @@ from db.repositories.watched_positions import WatchedPositionRepository
 
 # A session that moves needs no help, and one that was just inserted is being started.
 UNCHANGED_FOR = timedelta(seconds=30)
+# From so many quiet sessions on, one listing takes Temporal less than a question for each.
+LISTED_FROM = 20
 # So many of one kind in one pass that Temporal did not answer for mean that it is away.
 GIVE_UP_AFTER = 3
 # Any constant of the project's own: whoever has this turn reconciles, the others skip.
@@ -37,6 +39,8 @@ class SessionStarter(Protocol):
     """What reconciliation needs of Temporal. All raise `ConnectionError` when it is away."""
 
     async def is_running(self, session_id: UUID, type: Literal["backtest", "forward"]) -> bool: ...
+
+    async def listed_as_running(self) -> Set[UUID]: ...
 
     async def start_again(self, session: StaleSession) -> None: ...
 
@@ -124,7 +128,7 @@ class Reconciler:
             await self._watch.renew(self._database)
         async with self._database.as_system() as session:
             stale = await ReconcileRepository(session).stale(unchanged_for)
-        restored = await self._each(stale, self._restore)
+        restored = await self._each(await self._unlisted(stale), self._restore)
         # After the others, so that tests which cannot be stopped keep nobody else's from going on.
         async with self._database.as_system() as session:
             forbidden = await ReconcileRepository(session).of_the_deactivated()
@@ -134,6 +138,16 @@ class Reconciler:
                 lost = await AllExportsRepository(session).stale(unchanged_for)
             await self._each(lost, self._exports.restore)
         return restored
+
+    async def _unlisted(self, stale: Sequence[StaleSession]) -> Sequence[StaleSession]:
+        """Those that may have no workflow. A listing is a moment behind: the next pass corrects it.
+
+        Forward tests are quiet between their candles, and may be thousands.
+        """
+        if len(stale) < LISTED_FROM:
+            return stale
+        listed = await self._starter.listed_as_running()
+        return [each for each in stale if each.id not in listed]
 
     async def _each(self, found: Sequence[Found], mend: Callable[[Found], Awaitable[bool]]) -> int:
         """One that cannot be mended does not keep the others waiting."""

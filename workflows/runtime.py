@@ -1,7 +1,7 @@
 """Where workflows meet the outside: the client's wiring, and what the API may ask of a test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -54,6 +54,7 @@ _RUNS: Mapping[SessionType, Callable[..., Awaitable[SessionResult]]] = MappingPr
     {"backtest": BacktestWorkflow.run, "forward": ForwardTestWorkflow.run}
 )
 _CLOSED_OR_UNKNOWN = RPCStatusCode.NOT_FOUND
+_RUNNING_TESTS = "ExecutionStatus = 'Running' AND WorkflowType IN ('backtest', 'forward_test')"
 _OPEN = {WorkflowExecutionStatus.RUNNING}
 
 
@@ -129,6 +130,10 @@ def certificate_workflow_id(result_id: UUID) -> str:
 
 def workflow_id(session_id: UUID, type: SessionType = "backtest") -> str:
     return f"{type}-{session_id}"
+
+
+def _session_of(workflow_id: str) -> UUID:
+    return UUID(workflow_id.partition("-")[2])
 
 
 def data_converter(payload_keys: str | None = None) -> DataConverter:
@@ -251,6 +256,22 @@ class Temporal:
     async def is_running(self, session_id: UUID, type: SessionType = "backtest") -> bool:
         """Whether Temporal has an open workflow for the session. Raises `TemporalUnreachable`."""
         return await self._is_open(workflow_id(session_id, type))
+
+    async def listed_as_running(self) -> Set[UUID]:
+        """Every session with an open workflow, by Temporal's listing, which is a moment behind.
+
+        Raises `TemporalUnreachable`.
+        """
+        try:
+            async with _answered_within(CALL_TIMEOUT):
+                return {
+                    _session_of(each.id)
+                    async for each in self._client.list_workflows(
+                        _RUNNING_TESTS, rpc_timeout=CALL_TIMEOUT
+                    )
+                }
+        except RPCError as e:
+            raise TemporalUnreachable(e.status.name) from e
 
     async def start_again(self, session: StartableSession) -> None:
         """Start a session's workflow from its row. Raises `TemporalUnreachable`."""

@@ -16,6 +16,7 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities import reconciliation
 from activities.reconciliation import GIVE_UP_AFTER, Reconciler
 from db.repositories.sessions import StaleSession
 from tests.conftest import TEMPORAL_NAMESPACE
@@ -181,6 +182,29 @@ async def test_reconciliation_leaves_alone_what_runs_what_ended_and_what_just_mo
     assert [await apart.session_row(each) for each in (running, waiting, ended)] == before
 
 
+async def test_many_quiet_sessions_are_looked_up_in_one_listing(
+    apart: Laboratory, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reconciliation, "LISTED_FROM", 2)
+    running, lost = await apart.started(FLIP), await apart.add_session(FLIP)
+    asked: list[UUID] = []
+
+    class Asked(Temporal):
+        async def is_running(self, session_id: UUID, type: SessionType = "backtest") -> bool:
+            asked.append(session_id)
+            return await super().is_running(session_id, type)
+
+    temporal = Asked(apart.client, apart.task_queue)
+    async with asyncio.timeout(10):
+        while running not in await temporal.listed_as_running():
+            await asyncio.sleep(0.05)
+
+    reconciler = Reconciler(apart.database, temporal)
+    assert await reconciler.run_once(unchanged_for=AT_ONCE) == 1
+    assert asked == [lost]
+    assert await temporal.is_running(lost)
+
+
 async def test_a_paused_session_without_a_workflow_comes_back_paused(apart: Laboratory):
     async with apart.worker():
         session_id = await apart.started(FLIP)
@@ -275,6 +299,9 @@ async def test_a_session_that_cannot_be_started_keeps_no_other_waiting(apart: La
         async def is_running(self, session_id: UUID, type: SessionType) -> bool:
             return await apart.temporal.is_running(session_id)
 
+        async def listed_as_running(self) -> set[UUID]:
+            raise AssertionError
+
         async def start_again(self, session: StaleSession) -> None:
             if session.id == one:
                 raise TemporalUnreachable("a test")
@@ -297,6 +324,9 @@ async def test_one_process_reconciles_at_a_time(apart: Laboratory):
             await leave.wait()
             return True
 
+        async def listed_as_running(self) -> set[UUID]:
+            raise AssertionError
+
         async def start_again(self, session: StaleSession) -> None:
             raise AssertionError
 
@@ -317,6 +347,9 @@ async def test_reconciliation_goes_on_after_failures(apart: Laboratory, empty_po
         async def is_running(self, session_id: UUID, type: SessionType) -> bool:
             tries.append(session_id)
             raise TemporalUnreachable("a test")
+
+        async def listed_as_running(self) -> set[UUID]:
+            raise AssertionError
 
         async def start_again(self, session: StaleSession) -> None:
             raise AssertionError
