@@ -13,6 +13,8 @@ RUN useradd --system --uid 10001 --no-create-home alphalab \
 COPY --from=dependencies /opt/venv /opt/venv
 WORKDIR /app
 COPY . .
+# Each workflow that starts loads its modules anew; none is to be compiled each time.
+RUN /opt/venv/bin/python -m compileall -q .
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \

@@ -57,8 +57,8 @@ from workflows.certificate import CertificateWorkflow
 from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
+from workflows.queues import background_queue, decision_queue, export_queue
 from workflows.runtime import Temporal, connect
-from workflows.session_run import background_queue, decision_queue, export_queue
 
 # A heartbeat, which is what brings a cancellation, is held back for no longer than this.
 HEARTBEAT_THROTTLE = timedelta(seconds=0.5)

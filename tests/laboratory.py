@@ -35,8 +35,8 @@ from tests.plain_runs import PlainRun
 from trading.candles import CandleSeries, Timeframe
 from trading.rules import Mode, Rules
 from worker import Activities, FernetKeyRing, build_activities, build_workers
+from workflows.messages import Progress, SessionResult
 from workflows.runtime import SessionStart, SessionType, Temporal, workflow_id
-from workflows.session_run import Progress, SessionResult
 
 FIRST_CANDLE = datetime(2024, 1, 1, tzinfo=UTC)
 WARM_UP = 50

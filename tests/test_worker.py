@@ -49,8 +49,8 @@ from workflows.certificate import CertificateWorkflow
 from workflows.export import ExportWorkflow
 from workflows.forward_test import ForwardTestWorkflow
 from workflows.price_feed import PriceFeedWorkflow
+from workflows.queues import background_queue, decision_queue, export_queue
 from workflows.runtime import workflow_id
-from workflows.session_run import background_queue, decision_queue, export_queue
 
 pytestmark = pytest.mark.system
 

@@ -13,9 +13,10 @@ with workflow.unsafe.imports_passed_through():
         ClaimResult,
         SessionActivities,
     )
+    from workflows.messages import Control, SessionParams, SessionResult
     from workflows.policies import CHUNK, MARKET, PLAYBACK_DELAY
 
-from workflows.session_run import Control, SessionParams, SessionResult, SessionRun
+from workflows.session_run import SessionRun
 
 
 @workflow.defn(name="backtest", failure_exception_types=[])

@@ -1,7 +1,5 @@
 """A certificate: what is signed, then its files, then the row that says that it exists."""
 
-from dataclasses import dataclass
-
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
@@ -13,18 +11,9 @@ with workflow.unsafe.imports_passed_through():
         ComposeInput,
         Issued,
     )
+    from workflows.messages import CertificateParams
     from workflows.policies import CERTIFICATE, STEP, WRITTEN_AGAIN
-
-from workflows.session_run import background_queue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateParams:
-    """The result to certify, and whether the agent's own words are published with it."""
-
-    result_id: str
-    user_id: str
-    includes_reasoning: bool = False
+    from workflows.queues import background_queue
 
 
 @workflow.defn(name="certificate")

@@ -1,33 +1,16 @@
 """A file with what an account holds: one activity writes it, this says how it stands."""
 
-from dataclasses import dataclass
-
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.exports import ExportActivities, ExportInput, ExportResult, FailExportInput
+    from workflows.failures import failure_message, failure_type
+    from workflows.messages import ExportParams, ExportProgress
     from workflows.policies import EXPORT, STEP
-
-from workflows.session_run import export_queue, failure_message, failure_type
+    from workflows.queues import export_queue
 
 _TOO_LATE = "The file could not be made in time. Ask for it again."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportParams:
-    """Whose export it is; what is wanted stands in its row."""
-
-    export_id: str
-    user_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportProgress:
-    """How an export stands; of one under way, in steps of ten percent or so."""
-
-    status: str
-    progress_pct: float
 
 
 @workflow.defn(name="export")

@@ -16,10 +16,11 @@ with workflow.unsafe.imports_passed_through():
     from activities.summaries import SummaryActivities, SummaryInput
     from trading.candles import Candle
     from trading.simulation import SimulationState
+    from workflows.messages import SessionParams, SessionResult
     from workflows.policies import FILL, MARKET, STEP
 
 from workflows.notices import Notices
-from workflows.session_run import SessionParams, SessionResult, SessionRun
+from workflows.session_run import SessionRun
 
 # Runs of before this mark fill an order when its candle is stepped, and tell nobody of it.
 CLOSELY = "follow-closely"

@@ -10,8 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.notifications import NotificationActivities, NotifyInput, NotifyResult
     from trading.simulation import SimulationState
     from workflows.policies import NOTICE
-
-from workflows.session_run import background_queue
+    from workflows.queues import background_queue
 
 
 class Notices:

@@ -1,21 +1,12 @@
 """The price of an asset, for as long as anybody watches it or holds a position in it."""
 
-from dataclasses import dataclass
-
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.price_feeds import FeedInput, PriceFeedActivities
+    from workflows.messages import FeedParams
     from workflows.policies import FEED
-
-from workflows.session_run import background_queue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedParams:
-    """The asset to follow, such as `BTC/USDT`."""
-
-    asset: str
+    from workflows.queues import background_queue
 
 
 @workflow.defn(name="price_feed")

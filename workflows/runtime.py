@@ -27,9 +27,8 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
-from temporalio.exceptions import ApplicationError, TemporalError
+from temporalio.exceptions import TemporalError
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -37,12 +36,23 @@ from activities.certificates import Issued
 from activities.failures import INTERNAL_FAILURE
 from activities.prices import Touch
 from workflows.backtest import BacktestWorkflow
-from workflows.certificate import CertificateParams, CertificateWorkflow
-from workflows.export import ExportParams, ExportWorkflow
+from workflows.certificate import CertificateWorkflow
+from workflows.export import ExportWorkflow
+from workflows.failures import application_error
 from workflows.forward_test import ForwardTestWorkflow
+from workflows.messages import (
+    CertificateParams,
+    Control,
+    ExportParams,
+    FeedParams,
+    Progress,
+    SessionParams,
+    SessionResult,
+)
 from workflows.payload_codec import AesGcmCodec
-from workflows.price_feed import FeedParams, PriceFeedWorkflow
-from workflows.session_run import Control, Progress, SessionParams, SessionResult, SessionRun
+from workflows.payload_converter import DATA_CONVERTER
+from workflows.price_feed import PriceFeedWorkflow
+from workflows.session_run import SessionRun
 
 # A page load does not wait for a worker that is down.
 QUERY_TIMEOUT = timedelta(seconds=2)
@@ -139,9 +149,9 @@ def _session_of(workflow_id: str) -> UUID:
 def data_converter(payload_keys: str | None = None) -> DataConverter:
     """The one data converter of clients, workers and replays; sealed when keys are given."""
     if not payload_keys:
-        return pydantic_data_converter
+        return DATA_CONVERTER
     return replace(
-        pydantic_data_converter,
+        DATA_CONVERTER,
         payload_codec=AesGcmCodec.from_setting(payload_keys),
         failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
     )
@@ -445,9 +455,7 @@ async def _answered_within(limit: timedelta) -> AsyncIterator[None]:
 
 
 def _refusal(failure: WorkflowFailureError) -> CertificateRefused:
-    cause: BaseException | None = failure
-    while cause is not None and not isinstance(cause, ApplicationError):
-        cause = cause.__cause__
+    cause = application_error(failure)
     if cause is None:
         return CertificateRefused("INTERRUPTED", "The certificate was not finished: try again.")
     return CertificateRefused(cause.type or INTERNAL_FAILURE, cause.message)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -31,6 +31,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.step_rows import LiveCandle
     from trading.candles import Candle
     from trading.simulation import SimulationState
+    from workflows.failures import application_error, failure_message, failure_type
+    from workflows.messages import Control, Progress, SessionParams, SessionResult
     from workflows.policies import (
         AI_SUMMARY,
         AI_SUMMARY_PATIENCE,
@@ -39,62 +41,12 @@ with workflow.unsafe.imports_passed_through():
         INDICATORS,
         STEP,
     )
+    from workflows.queues import decision_queue
 
 STATUS = SearchAttributeKey.for_keyword("AlphaStatus")
 PNL_PCT = SearchAttributeKey.for_float("AlphaPnlPct")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionParams:
-    """What a run needs to know; everything else is the session's row.
-
-    With `load_candles` the range of the test has to be fetched before it can begin. What a run
-    leaves to the next one: `decision_due`, a missed decision that moves to the newest candle, and
-    `turn`, the place of the decision that is due in the line of its key.
-    """
-
-    session_id: str
-    user_id: str
-    load_candles: bool = False
-    decision_due: bool = False
-    turn: Turn | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionResult:
-    """How a test ended; `result_id` is None when it failed or another run owns it."""
-
-    session_id: str
-    status: str
-    result_id: str | None = None
-    final_pnl_pct: float | None = None
-    trades_total: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
-    """A wish of the user's; sent twice with one `signal_id`, it counts once."""
-
-    signal_id: str = ""
-    speed: str | None = None
-    close_position: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a running test stands, for queries; `next_candle_at` is a Unix time."""
-
-    status: str
-    pause_reason: str | None
-    current_candle: int
-    total_candles: int
-    equity: float | None
-    pnl_pct: float | None
-    speed: str
-    last_decision: str | None
-    next_candle_at: float | None = None
 
 
 class SessionRun:
@@ -272,7 +224,7 @@ class SessionRun:
         A stop that cancelled the call, a worker that was away for long, a database that was:
         none of them is the model's doing, and the loop asks again.
         """
-        trouble = _application_error(e)
+        trouble = application_error(e)
         if is_cancelled_exception(e) or trouble is None:
             return
         reason = PAUSE_REASONS.get(trouble.type or "")
@@ -462,38 +414,3 @@ class SessionRun:
             f"equity {progress.equity or 0:,.2f} ({progress.pnl_pct or 0:+.2f} %)\n\n"
             f"last decision: {self._last_decision or 'none yet'}"
         )
-
-
-def export_queue(task_queue: str) -> str:
-    """Where files of accounts are made, a few at a time, and each user's in turn."""
-    return f"{task_queue}-exports"
-
-
-def background_queue(task_queue: str) -> str:
-    """What may take long without holding up a candle: price feeds, letters."""
-    return f"{task_queue}-background"
-
-
-def decision_queue(task_queue: str) -> str:
-    """Model calls have their own queue, with its own concurrency."""
-    return f"{task_queue}-decisions"
-
-
-def _application_error(e: BaseException) -> ApplicationError | None:
-    """What an activity itself said, however deep under timeouts and retries it lies."""
-    cause: BaseException | None = e
-    while cause is not None and not isinstance(cause, ApplicationError):
-        cause = cause.__cause__
-    return cause
-
-
-def failure_type(e: ActivityError) -> str | None:
-    """What an activity failed with, in the vocabulary of `activities.failures`."""
-    error = _application_error(e)
-    return None if error is None else error.type
-
-
-def failure_message(e: ActivityError) -> str:
-    """What an activity failed with, in words without secrets."""
-    error = _application_error(e)
-    return str(e) if error is None else error.message

@@ -12,8 +12,8 @@ from api.wire import progress_pct
 from db.models.sessions import SessionStatus
 from events.durations import display_duration
 from trading.candles import Timeframe, parse_asset
+from workflows.messages import Progress
 from workflows.policies import Speed
-from workflows.session_run import Progress
 
 DatePreset = Literal["7d", "30d", "90d", "bull", "crash", "custom"]
 PublicStatus = Literal["initializing", "running", "paused", "completed", "failed"]

@@ -11,7 +11,7 @@ from temporalio import activity, workflow
 with workflow.unsafe.imports_passed_through():
     from trading.schedule import GRACE_MS
     from workflows.policies import DECISION, INDICATORS, MARKET, STEP
-    from workflows.session_run import decision_queue
+    from workflows.queues import decision_queue
 
 MINUTE_S = 60.0
 

@@ -7,11 +7,17 @@ with workflow.unsafe.imports_passed_through():
     from activities.certificates import Issued
     from activities.exports import ExportResult
     from workflows.backtest import BacktestWorkflow
-    from workflows.certificate import CertificateParams, CertificateWorkflow
-    from workflows.export import ExportParams, ExportWorkflow
+    from workflows.certificate import CertificateWorkflow
+    from workflows.export import ExportWorkflow
     from workflows.forward_test import ForwardTestWorkflow
-    from workflows.price_feed import FeedParams, PriceFeedWorkflow
-    from workflows.session_run import SessionParams, SessionResult
+    from workflows.messages import (
+        CertificateParams,
+        ExportParams,
+        FeedParams,
+        SessionParams,
+        SessionResult,
+    )
+    from workflows.price_feed import PriceFeedWorkflow
 
 
 @workflow.defn(name="backtest")

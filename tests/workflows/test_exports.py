@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 from typing_extensions import override
 
@@ -23,7 +22,9 @@ from integrations.storage.objects import ObjectStore
 from tests.activities.accounts import add_export, content_of, furnish, row_of, unzipped
 from tests.db.accounts import Account, new_account
 from tests.laboratory import Laboratory
-from workflows.export import ExportProgress, ExportWorkflow
+from workflows.export import ExportWorkflow
+from workflows.messages import ExportProgress
+from workflows.payload_converter import DATA_CONVERTER
 from workflows.runtime import TemporalUnreachable, export_workflow_id
 
 AT_ONCE = timedelta(0)
@@ -129,11 +130,11 @@ async def replayed_as_once(history: WorkflowHistory) -> None:
         for event in history.events
         if event.HasField("activity_task_completed_event_attributes")
     )
-    (nothing,) = await pydantic_data_converter.encode([None])
+    (nothing,) = await DATA_CONVERTER.encode([None])
     answered.result.payloads[0].CopyFrom(nothing)
-    await Replayer(
-        workflows=[ExportWorkflow], data_converter=pydantic_data_converter
-    ).replay_workflow(history)
+    await Replayer(workflows=[ExportWorkflow], data_converter=DATA_CONVERTER).replay_workflow(
+        history
+    )
 
 
 class Overtaken(Refusing):

@@ -15,6 +15,7 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
+from typing_extensions import override
 
 from activities import reconciliation
 from activities.reconciliation import GIVE_UP_AFTER, Reconciler
@@ -190,6 +191,7 @@ async def test_many_quiet_sessions_are_looked_up_in_one_listing(
     asked: list[UUID] = []
 
     class Asked(Temporal):
+        @override
         async def is_running(self, session_id: UUID, type: SessionType = "backtest") -> bool:
             asked.append(session_id)
             return await super().is_running(session_id, type)
