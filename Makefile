@@ -11,7 +11,7 @@ SOURCES := .
 # Much of the suite waits for servers: four processes keep two cores busy, longest files first.
 PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
 SYSTEM_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder tests/chaos tests/local \
-	tests/api/test_whole_*.py tests/test_worker.py
+	tests/api/test_whole_*.py tests/contract/test_contract.py tests/test_worker.py
 FUZZ_EXAMPLES ?= 100
 
 # A stack is half a dozen processes: where none may keep what it compiles, each compiles all of it.

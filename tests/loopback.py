@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import uvicorn
+
+# For clients that each test makes anew: authorities take longer to read than most tests to ask.
+TLS = ssl.create_default_context()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from server import services
 from settings import ApiSettings
 from tests.api.clerk import SECRET_KEY, Answer, ClerkBackend, clerk_user
 from tests.api.world import Person, World
-from tests.loopback import serve_app, serve_script
+from tests.loopback import TLS, serve_app, serve_script
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def asking(world: World, backend_url: str) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def asking_at(world: World, url: str) -> AsyncIterator[World]:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(verify=TLS) as http:
         own = replace(
             world.services,
             clerk=ClerkUsers(http, SECRET_KEY, url),

@@ -99,6 +99,7 @@ async def visitor(live: World, address: Address) -> AsyncIterator[Visitor]:
         yield Visitor(Walker(http, operations_of(document)), address, token, [])
 
 
+@pytest.mark.system
 @pytest.mark.timeout(300)
 async def test_every_call_and_every_event_is_as_promised(
     visitor: Visitor, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ from starlette.routing import Mount
 
 from integrations.openrouter.client import OpenRouterClient
 from local.simulators.openrouter import create_app
-from tests.loopback import ScriptedServer, serve_app, serve_script
+from tests.loopback import TLS, ScriptedServer, serve_app, serve_script
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +22,13 @@ def simulated_openrouter() -> Iterator[str]:
 @pytest.fixture
 def simulator(simulated_openrouter: str) -> str:
     """The base address of a simulated OpenRouter that remembers no request."""
-    httpx.delete(f"{simulated_openrouter}/debug/requests")
+    httpx.delete(f"{simulated_openrouter}/debug/requests", verify=TLS)
     return simulated_openrouter
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=TLS) as client:
         yield client
 
 

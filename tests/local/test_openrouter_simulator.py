@@ -16,7 +16,7 @@ from local.simulators.faults import HTTP_ERRORS
 from local.simulators.openrouter import create_app
 from local.simulators.traders import TRADERS, decide
 from tests.agents.views import make_position, make_rules, make_view, walk
-from tests.loopback import serve_app
+from tests.loopback import TLS, serve_app
 from trading import simulation
 from trading.decisions import Action
 from trading.orders import Side, Trade
@@ -33,7 +33,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def http(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=address, headers=AUTHORIZATION, timeout=10) as client:
+    with httpx.Client(base_url=address, headers=AUTHORIZATION, timeout=10, verify=TLS) as client:
         client.delete("/debug/requests")
         yield client
 

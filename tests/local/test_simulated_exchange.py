@@ -18,7 +18,7 @@ from local.simulators.exchange import WEEK_MINUTES, WEEK_MS, market_week
 from local.simulators.exchange_clock import ExchangeClock
 from local.simulators.exchange_history import LISTED_MS, History, Span
 from local.simulators.exchange_server import ASSETS, create_app
-from tests.loopback import eventually, serve_app
+from tests.loopback import TLS, eventually, serve_app
 from trading.candles import Candle, Timeframe
 
 BTC = "BTC/USDT"
@@ -35,7 +35,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def http(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=address, timeout=10) as client:
+    with httpx.Client(base_url=address, timeout=10, verify=TLS) as client:
         client.post("/debug/clock", json={"now_ms": NOW, "speed": 0})
         client.delete("/debug/faults")
         client.delete("/debug/requests")
