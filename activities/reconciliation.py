@@ -7,7 +7,8 @@ here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence, Set
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Literal, Protocol, TypeVar
 from uuid import UUID
@@ -25,6 +26,8 @@ from db.repositories.watched_positions import WatchedPositionRepository
 UNCHANGED_FOR = timedelta(seconds=30)
 # From so many quiet sessions on, one listing takes Temporal less than a question for each.
 LISTED_FROM = 20
+# So many of those listed are asked for all the same, so that a false listing is found out.
+LISTED_AND_ASKED = 3
 # So many of one kind in one pass that Temporal did not answer for mean that it is away.
 GIVE_UP_AFTER = 3
 # Any constant of the project's own: whoever has this turn reconciles, the others skip.
@@ -40,7 +43,7 @@ class SessionStarter(Protocol):
 
     async def is_running(self, session_id: UUID, type: Literal["backtest", "forward"]) -> bool: ...
 
-    async def listed_as_running(self) -> Set[UUID]: ...
+    async def unlisted(self, sessions: Sequence[StaleSession]) -> Sequence[StaleSession]: ...
 
     async def start_again(self, session: StaleSession) -> None: ...
 
@@ -128,7 +131,7 @@ class Reconciler:
             await self._watch.renew(self._database)
         async with self._database.as_system() as session:
             stale = await ReconcileRepository(session).stale(unchanged_for)
-        restored = await self._each(await self._unlisted(stale), self._restore)
+        restored = await self._each(await self._doubtful(stale), self._restore)
         # After the others, so that tests which cannot be stopped keep nobody else's from going on.
         async with self._database.as_system() as session:
             forbidden = await ReconcileRepository(session).of_the_deactivated()
@@ -139,15 +142,26 @@ class Reconciler:
             await self._each(lost, self._exports.restore)
         return restored
 
-    async def _unlisted(self, stale: Sequence[StaleSession]) -> Sequence[StaleSession]:
-        """Those that may have no workflow. A listing is a moment behind: the next pass corrects it.
-
-        Forward tests are quiet between their candles, and may be thousands.
-        """
+    async def _doubtful(self, stale: Sequence[StaleSession]) -> Sequence[StaleSession]:
+        # Forward tests are quiet between their candles, and may be thousands.
         if len(stale) < LISTED_FROM:
             return stale
-        listed = await self._starter.listed_as_running()
-        return [each for each in stale if each.id not in listed]
+        try:
+            unlisted = await self._starter.unlisted(stale)
+            return unlisted if await self._is_true_of_some(stale, unlisted) else stale
+        except ConnectionError as e:
+            _logger.warning("not_listed", error=type(e).__name__)
+            return stale
+
+    async def _is_true_of_some(
+        self, stale: Sequence[StaleSession], unlisted: Sequence[StaleSession]
+    ) -> bool:
+        # Temporal keeps what it lists beside what it runs: where the latter was lost, a listing
+        # would name for ever what is gone.
+        left_out = {each.id for each in unlisted}
+        listed = [each for each in stale if each.id not in left_out]
+        some = random.sample(listed, min(LISTED_AND_ASKED, len(listed)))
+        return all([await self._starter.is_running(each.id, each.type) for each in some])
 
     async def _each(self, found: Sequence[Found], mend: Callable[[Found], Awaitable[bool]]) -> int:
         """One that cannot be mended does not keep the others waiting."""

@@ -1,12 +1,12 @@
 """Where workflows meet the outside: the client's wiring, and what the API may ask of a test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from temporalio.api.enums.v1 import TaskQueueType
@@ -119,6 +119,9 @@ class StartableSession(Protocol):
     def data_set_id(self) -> UUID | None: ...
 
 
+Listable = TypeVar("Listable", bound=StartableSession)
+
+
 class StartableExport(Protocol):
     """An export's row, as far as a start needs it."""
 
@@ -140,10 +143,6 @@ def certificate_workflow_id(result_id: UUID) -> str:
 
 def workflow_id(session_id: UUID, type: SessionType = "backtest") -> str:
     return f"{type}-{session_id}"
-
-
-def _session_of(workflow_id: str) -> UUID:
-    return UUID(workflow_id.partition("-")[2])
 
 
 def data_converter(payload_keys: str | None = None) -> DataConverter:
@@ -267,21 +266,19 @@ class Temporal:
         """Whether Temporal has an open workflow for the session. Raises `TemporalUnreachable`."""
         return await self._is_open(workflow_id(session_id, type))
 
-    async def listed_as_running(self) -> Set[UUID]:
-        """Every session with an open workflow, by Temporal's listing, which is a moment behind.
+    async def unlisted(self, sessions: Sequence[Listable]) -> Sequence[Listable]:
+        """Those without an open workflow in Temporal's listing, which is a moment behind.
 
         Raises `TemporalUnreachable`.
         """
+        query = f"{_RUNNING_TESTS} AND TaskQueue = '{self._task_queue}'"
         try:
             async with _answered_within(CALL_TIMEOUT):
-                return {
-                    _session_of(each.id)
-                    async for each in self._client.list_workflows(
-                        _RUNNING_TESTS, rpc_timeout=CALL_TIMEOUT
-                    )
-                }
+                found = self._client.list_workflows(query, rpc_timeout=CALL_TIMEOUT)
+                listed = {each.id async for each in found}
         except RPCError as e:
             raise TemporalUnreachable(e.status.name) from e
+        return [each for each in sessions if workflow_id(each.id, each.type) not in listed]
 
     async def start_again(self, session: StartableSession) -> None:
         """Start a session's workflow from its row. Raises `TemporalUnreachable`."""

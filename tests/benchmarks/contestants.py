@@ -8,7 +8,8 @@ from typing import Protocol
 from uuid import UUID, uuid4
 
 from tests.benchmarks.histories import activity_uses
-from tests.benchmarks.noop import Cargo, CarryingNoopWorkflow, NoopWorkflow, Parcel
+from tests.benchmarks.noop import CarryingNoopWorkflow, NoopWorkflow
+from tests.benchmarks.noop_messages import Cargo, Parcel
 from tests.benchmarks.running_stack import NOOP_QUEUE, RunningStack
 from tests.laboratory import Plan
 from workflows.runtime import workflow_id

@@ -10,7 +10,8 @@ import httpx
 import numpy as np
 
 from activities.departures import PACE_S
-from tests.benchmarks.noop import MinuteNoopWorkflow, Minutes
+from tests.benchmarks.noop import MinuteNoopWorkflow
+from tests.benchmarks.noop_messages import Minutes
 from tests.benchmarks.report import Row, Section, Table
 from tests.benchmarks.running_stack import (
     NOOP_QUEUE,

@@ -4,42 +4,15 @@ Three activities a candle with the options of ours: two on the workflow's queue,
 queue of its own. One variant carries a number, the other as many bytes as ours does.
 """
 
-from dataclasses import dataclass
-
 from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
+    from tests.benchmarks.noop_messages import Cargo, Minutes, Parcel
     from trading.schedule import GRACE_MS
     from workflows.policies import DECISION, INDICATORS, MARKET, STEP
     from workflows.queues import decision_queue
 
 MINUTE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
-    """A payload of some size, and the size of the one that is wanted back."""
-
-    content: str
-    answer: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cargo:
-    """What a candle's three activities carry."""
-
-    candles: int
-    first: Parcel
-    second: Parcel
-    third: Parcel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Minutes:
-    """So many minutes, each begun some seconds late: in its place in line, as a forward test."""
-
-    count: int
-    delay: float
 
 
 @activity.defn

@@ -1,10 +1,11 @@
-"""What is shared between workflows keeps nothing of a single one alive."""
+"""What reads payloads is built once per process, and keeps nothing of a single workflow alive."""
 
-import dataclasses
-import inspect
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
 
 from workflows.backtest import BacktestWorkflow
 from workflows.certificate import CertificateWorkflow
@@ -13,7 +14,9 @@ from workflows.forward_test import ForwardTestWorkflow
 from workflows.messages import Control
 from workflows.payload_converter import SharedPayloadConverter
 from workflows.price_feed import PriceFeedWorkflow
+from workflows.runtime import data_converter
 
+HISTORIES = sorted((Path(__file__).parents[1] / "replay" / "histories").glob("*.json"))
 WORKFLOWS = (
     BacktestWorkflow,
     CertificateWorkflow,
@@ -23,19 +26,19 @@ WORKFLOWS = (
 )
 
 
-@pytest.mark.parametrize("workflow_class", WORKFLOWS)
-def test_no_workflow_is_told_anything_of_a_type_that_is_made_anew_for_each(workflow_class: type):
-    told = {
-        each
-        for _, method in inspect.getmembers(workflow_class, inspect.isfunction)
-        for hint in get_type_hints(method).values()
-        for each in (hint, *getattr(hint, "__args__", ()))
-        if dataclasses.is_dataclass(each)
-    }
-    assert told
-    reloaded = {each.__module__ for each in workflow_class.__mro__ if each is not object}
-    assert reloaded >= {workflow_class.__module__}
-    assert [each for each in told if each.__module__ in reloaded] == []
+def refuse_to_build(*_: object) -> None:
+    raise AssertionError("an adapter is built a second time")
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=[path.stem for path in HISTORIES])
+async def test_a_second_workflow_builds_nothing(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A type that is made anew in each sandbox would be: it would be kept alive, too."""
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=data_converter())
+    history = WorkflowHistory.from_json("a-test", path.read_text())
+    await replayer.replay_workflow(history)
+
+    monkeypatch.setattr("pydantic.type_adapter.TypeAdapter.__init__", refuse_to_build)
+    await replayer.replay_workflow(history)
 
 
 def test_all_converters_read_with_the_same_adapters(monkeypatch: pytest.MonkeyPatch):
@@ -43,8 +46,5 @@ def test_all_converters_read_with_the_same_adapters(monkeypatch: pytest.MonkeyPa
     (payload,) = SharedPayloadConverter().to_payloads([control])
     first: list[Any] = SharedPayloadConverter().from_payloads([payload], [Control])
 
-    def build(*_: object) -> None:
-        raise AssertionError("an adapter is built a second time")
-
-    monkeypatch.setattr("pydantic.type_adapter.TypeAdapter.__init__", build)
+    monkeypatch.setattr("pydantic.type_adapter.TypeAdapter.__init__", refuse_to_build)
     assert SharedPayloadConverter().from_payloads([payload], [Control]) == first == [control]

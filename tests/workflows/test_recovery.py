@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -19,11 +19,18 @@ from typing_extensions import override
 
 from activities import reconciliation
 from activities.reconciliation import GIVE_UP_AFTER, Reconciler
-from db.repositories.sessions import StaleSession
+from db.repositories.sessions import ReconcileRepository, StaleSession
 from tests.conftest import TEMPORAL_NAMESPACE
 from tests.laboratory import Laboratory, Plan
 from workflows import runtime
-from workflows.runtime import SessionType, Temporal, TemporalUnreachable, connect, workflow_id
+from workflows.runtime import (
+    Listable,
+    SessionType,
+    Temporal,
+    TemporalUnreachable,
+    connect,
+    workflow_id,
+)
 
 FLIP = Plan(candles=14, model="simulated/flip")
 AT_ONCE = timedelta(0)
@@ -183,28 +190,83 @@ async def test_reconciliation_leaves_alone_what_runs_what_ended_and_what_just_mo
     assert [await apart.session_row(each) for each in (running, waiting, ended)] == before
 
 
-async def test_many_quiet_sessions_are_looked_up_in_one_listing(
-    apart: Laboratory, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(reconciliation, "LISTED_FROM", 2)
-    running, lost = await apart.started(FLIP), await apart.add_session(FLIP)
-    asked: list[UUID] = []
+class Asked(Temporal):
+    """Notes for which sessions it was asked one by one."""
 
-    class Asked(Temporal):
-        @override
-        async def is_running(self, session_id: UUID, type: SessionType = "backtest") -> bool:
-            asked.append(session_id)
-            return await super().is_running(session_id, type)
+    def __init__(self, laboratory: Laboratory) -> None:
+        super().__init__(laboratory.client, laboratory.task_queue)
+        self.asked: list[UUID] = []
 
-    temporal = Asked(apart.client, apart.task_queue)
+    @override
+    async def is_running(self, session_id: UUID, type: SessionType = "backtest") -> bool:
+        self.asked.append(session_id)
+        return await super().is_running(session_id, type)
+
+
+async def stale(laboratory: Laboratory) -> Sequence[StaleSession]:
+    async with laboratory.database.as_system() as session:
+        found = await ReconcileRepository(session).stale(AT_ONCE)
+    return [each for each in found if each.user_id == laboratory.user_id]
+
+
+async def listed(temporal: Temporal, laboratory: Laboratory, count: int) -> None:
+    """Wait until the listing knows of so many of the laboratory's quiet sessions."""
+    sessions = await stale(laboratory)
     async with asyncio.timeout(10):
-        while running not in await temporal.listed_as_running():
+        while len(sessions) - len(await temporal.unlisted(sessions)) < count:
             await asyncio.sleep(0.05)
 
-    reconciler = Reconciler(apart.database, temporal)
-    assert await reconciler.run_once(unchanged_for=AT_ONCE) == 1
-    assert asked == [lost]
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two quiet sessions are many, and one of those listed is asked for."""
+    monkeypatch.setattr(reconciliation, "LISTED_FROM", 2)
+    monkeypatch.setattr(reconciliation, "LISTED_AND_ASKED", 1)
+
+
+@pytest.mark.usefixtures("many")
+async def test_many_quiet_sessions_are_looked_up_in_one_listing(apart: Laboratory):
+    await apart.client.start_workflow(  # an operator's own: no id of ours, and no input
+        "backtest", id=f"backtest-by-hand-{apart.user_id}", task_queue=apart.task_queue
+    )
+    running = {await apart.started(FLIP) for _ in range(4)}
+    lost = await apart.add_session(FLIP)
+    temporal = Asked(apart)
+    await listed(temporal, apart, 4)
+
+    assert await Reconciler(apart.database, temporal).run_once(unchanged_for=AT_ONCE) == 1
+    assert len(temporal.asked) == 2
+    assert temporal.asked[0] in running
+    assert temporal.asked[1] == lost
     assert await temporal.is_running(lost)
+
+
+@pytest.mark.usefixtures("many")
+async def test_a_listing_of_what_is_gone_is_found_out(apart: Laboratory):
+    """As where Temporal keeps its listing elsewhere, and lost the rest."""
+    lost = {await apart.add_session(FLIP) for _ in range(3)}
+
+    class Outdated(Asked):
+        @override
+        async def unlisted(self, sessions: Sequence[Listable]) -> Sequence[Listable]:
+            return []
+
+    assert await Reconciler(apart.database, Outdated(apart)).run_once(unchanged_for=AT_ONCE) == 3
+    assert all([await apart.temporal.is_running(each) for each in lost])
+
+
+@pytest.mark.usefixtures("many")
+async def test_without_a_listing_each_is_asked_for(apart: Laboratory):
+    lost = {await apart.add_session(FLIP) for _ in range(3)}
+
+    class Unlisted(Asked):
+        @override
+        async def unlisted(self, sessions: Sequence[Listable]) -> Sequence[Listable]:
+            raise TemporalUnreachable("a test")
+
+    temporal = Unlisted(apart)
+    assert await Reconciler(apart.database, temporal).run_once(unchanged_for=AT_ONCE) == 3
+    assert set(temporal.asked) == lost
 
 
 async def test_a_paused_session_without_a_workflow_comes_back_paused(apart: Laboratory):
@@ -301,7 +363,7 @@ async def test_a_session_that_cannot_be_started_keeps_no_other_waiting(apart: La
         async def is_running(self, session_id: UUID, type: SessionType) -> bool:
             return await apart.temporal.is_running(session_id)
 
-        async def listed_as_running(self) -> set[UUID]:
+        async def unlisted(self, sessions: Sequence[StaleSession]) -> Sequence[StaleSession]:
             raise AssertionError
 
         async def start_again(self, session: StaleSession) -> None:
@@ -326,7 +388,7 @@ async def test_one_process_reconciles_at_a_time(apart: Laboratory):
             await leave.wait()
             return True
 
-        async def listed_as_running(self) -> set[UUID]:
+        async def unlisted(self, sessions: Sequence[StaleSession]) -> Sequence[StaleSession]:
             raise AssertionError
 
         async def start_again(self, session: StaleSession) -> None:
@@ -350,7 +412,7 @@ async def test_reconciliation_goes_on_after_failures(apart: Laboratory, empty_po
             tries.append(session_id)
             raise TemporalUnreachable("a test")
 
-        async def listed_as_running(self) -> set[UUID]:
+        async def unlisted(self, sessions: Sequence[StaleSession]) -> Sequence[StaleSession]:
             raise AssertionError
 
         async def start_again(self, session: StaleSession) -> None:
