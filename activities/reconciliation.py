@@ -24,7 +24,7 @@ from db.repositories.watched_positions import WatchedPositionRepository
 
 # A session that moves needs no help, and one that was just inserted is being started.
 UNCHANGED_FOR = timedelta(seconds=30)
-# From so many quiet sessions on, one listing takes Temporal less than a question for each.
+# From so many quiet sessions on, one listing is asked for instead of each of them.
 LISTED_FROM = 20
 # So many of those listed are asked for all the same, so that a false listing is found out.
 LISTED_AND_ASKED = 3

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -148,16 +147,16 @@ async def test_those_that_wait_for_one_close_look_at_it_one_after_another(
     in_ten_minutes = pytest.approx(600 + GRACE_MS / 1000, abs=60)
     assert all(wait.seconds == in_ten_minutes for wait in waits)
     # The summary of the day is due at midnight, by our own clock.
-    midnight = 86_400 - time.time() % 86_400
     for wait in waits:
-        until = min(wait.seconds + wait.delay, midnight)
+        until = min(wait.seconds + wait.delay, 86_400 - wait.began % 86_400)
         assert wait.timer_seconds == pytest.approx(until, abs=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What a test was told to wait, and its timer."""
+    """What a test was told to wait, and its timer, which began at a Unix time."""
 
+    began: float
     seconds: float
     delay: float
     timer_seconds: float
@@ -172,6 +171,7 @@ async def first_wait(laboratory: Laboratory, session_id: UUID) -> Wait:
                 if event.event_type == EventType.EVENT_TYPE_TIMER_STARTED:
                     timer = event.timer_started_event_attributes.start_to_fire_timeout
                     return Wait(
+                        began=event.event_time.ToNanoseconds() / 1e9,
                         seconds=told["seconds"],
                         delay=told["delay"],
                         timer_seconds=timer.ToTimedelta().total_seconds(),
