@@ -128,7 +128,7 @@ async def test_a_reply_that_comes_while_postgresql_restarts_is_booked_and_not_bo
     await run.claim()
     await run.step()
     decision = asyncio.create_task(run.decide())
-    while not await bench.calls(session_id):
+    while not process.sent:
         await asyncio.sleep(0.01)
 
     pids = [each.info.backend_pid for each in bench.machine.connections if not each.closed]
