@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Collect garbage rarely, and never look at what imports and collection brought.
 
-    Looking for cycles among all that took an eighth of the suite's processor time.
+    Looking for cycles among all that took a fifteenth of the suite's time.
     """
     gc.collect()
     gc.freeze()
